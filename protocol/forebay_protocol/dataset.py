@@ -1,0 +1,142 @@
+"""What a Dataset means to the data path: where its bytes are and how they appear.
+
+The operator writes these documents as files that workers mount and that the kubelet hands to the node
+plugin; the standalone mount writes them itself. Credentials travel in a document of their own.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from forebay_protocol.errors import InvalidRequest
+
+DATASET_FILE = "dataset.json"
+CREDENTIALS_FILE = "credentials.json"
+KEYS_FILE = "keys"
+"""Names of the files in a worker's access folder, and of the keys of the Secret that fills it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSpec:
+    """One source, shown under ``path`` (absolute, ``/`` for the root of the volume).
+
+    ``endpoint`` and ``region`` may be empty (the store's defaults); ``addressing`` is ``path`` or ``virtual``;
+    ``include`` and ``exclude`` are globs over the path within the mount, exclude wins.
+    """
+
+    name: str
+    source: str
+    path: str
+    endpoint: str = ""
+    region: str = ""
+    addressing: str = "path"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Static keys of one mount. Its repr shows nothing."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetDocument:
+    """A Dataset as workers and clients see it. Modes are permission bits; ``refresh_seconds`` None is never."""
+
+    uid: str
+    namespace: str
+    name: str
+    mounts: tuple[MountSpec, ...]
+    refresh_seconds: float | None = 60.0
+    owner_uid: int = 0
+    owner_gid: int = 0
+    file_mode: int = 0o444
+    dir_mode: int = 0o555
+
+    def to_json(self) -> dict[str, Any]:
+        """The document; ``from_json`` reads it back."""
+        return {
+            "uid": self.uid,
+            "namespace": self.namespace,
+            "name": self.name,
+            "mounts": [
+                {
+                    "name": m.name, "source": m.source, "path": m.path, "endpoint": m.endpoint, "region": m.region,
+                    "addressing": m.addressing, "include": list(m.include), "exclude": list(m.exclude),
+                }
+                for m in self.mounts
+            ],
+            "refreshSeconds": self.refresh_seconds,
+            "owner": {
+                "uid": self.owner_uid, "gid": self.owner_gid, "fileMode": self.file_mode, "dirMode": self.dir_mode,
+            },
+        }  # fmt: skip
+
+    def revision(self) -> str:
+        """16 hex digits that change with the content; workers report the one they act on."""
+        canonical = json.dumps(self.to_json(), sort_keys=True).encode()
+        return hashlib.blake2b(canonical, digest_size=8).hexdigest()
+
+    @classmethod
+    def from_json(cls, raw: Any) -> "DatasetDocument":
+        """Read a document; InvalidRequest says what is wrong with it."""
+        try:
+            refresh, owner = raw["refreshSeconds"], raw["owner"]
+            return cls(
+                uid=str(raw["uid"]),
+                namespace=str(raw["namespace"]),
+                name=str(raw["name"]),
+                mounts=tuple(_mount(mount) for mount in raw["mounts"]),
+                refresh_seconds=None if refresh is None else float(refresh),
+                owner_uid=int(owner["uid"]),
+                owner_gid=int(owner["gid"]),
+                file_mode=int(owner["fileMode"]),
+                dir_mode=int(owner["dirMode"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"malformed dataset document: {error!r}") from error
+
+
+def _mount(raw: dict[str, Any]) -> MountSpec:
+    return MountSpec(
+        name=str(raw["name"]),
+        source=str(raw["source"]),
+        path=str(raw["path"]),
+        endpoint=str(raw.get("endpoint", "")),
+        region=str(raw.get("region", "")),
+        addressing=str(raw.get("addressing", "path")),
+        include=tuple(str(glob) for glob in raw.get("include", ())),
+        exclude=tuple(str(glob) for glob in raw.get("exclude", ())),
+    )
+
+
+def credentials_to_json(credentials: dict[str, Credentials]) -> dict[str, Any]:
+    """The credentials document: keys by mount name. It is a secret as a whole."""
+    return {
+        name: {
+            "accessKeyId": one.access_key_id,
+            "secretAccessKey": one.secret_access_key,
+            "sessionToken": one.session_token,
+        }
+        for name, one in credentials.items()
+    }
+
+
+def credentials_from_json(raw: Any) -> dict[str, Credentials]:
+    """Read the credentials document; InvalidRequest names no value of it."""
+    try:
+        return {
+            str(name): Credentials(
+                access_key_id=str(one["accessKeyId"]),
+                secret_access_key=str(one["secretAccessKey"]),
+                session_token=str(one.get("sessionToken", "")),
+            )
+            for name, one in raw.items()
+        }
+    except (KeyError, TypeError, AttributeError):
+        raise InvalidRequest("malformed credentials document") from None
