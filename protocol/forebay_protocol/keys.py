@@ -70,10 +70,10 @@ class ObjectVersion:
 
 
 class ChunkKey(NamedTuple):
-    """One chunk of one object version."""
+    """One chunk of one object version; ``number`` counts from 0 (a tuple's own ``index`` is taken)."""
 
     object_id: str
-    index: int
+    number: int
 
 
 def block_count(length: int) -> int:

@@ -108,7 +108,7 @@ class Ring:
         """All active members, the chunk's owner first, then who would own it without the ones before."""
         if len(self._active) < 2:
             return tuple(member for _, _, member in self._active)
-        point = _mix(int(chunk.object_id[:16], 16) + chunk.index * 0x9E3779B97F4A7C15 & _MASK)
+        point = _mix(int(chunk.object_id[:16], 16) + chunk.number * 0x9E3779B97F4A7C15 & _MASK)
         scored = sorted(
             ((-weight / math.log((_mix(point ^ seed) + 1) / (_MASK + 2)), member.id, member)
              for seed, weight, member in self._active),
