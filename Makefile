@@ -1,0 +1,40 @@
+# Every target works in a clean clone on Debian or Ubuntu: what it needs, it installs.
+SHELL := /bin/bash
+PY := .venv/bin/python
+export PYTHONPATH := $(CURDIR)/tests/support:$(CURDIR)/operator:$(CURDIR)/cache_worker:$(CURDIR)/client:$(CURDIR)/node:$(CURDIR)/protocol
+CLUSTER ?= local
+PYTEST_ARGS ?=
+
+.PHONY: help demo down test lint unit cluster-test prove lock
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## the main job: a real cluster, a real bucket, and pods that read it (CLUSTER=existing: the current kubeconfig)
+	@$(PY) -m testkit.demo --cluster $(CLUSTER)
+
+down: ## remove everything that demo and the tests started
+	@PYTHONPATH=$(CURDIR)/tests/support python3 -m testkit down
+
+test: lint ## all tests: lint, types, import layers, unit, golden, real S3, real FUSE, real cluster
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/ready ## formatting, style, types, import layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+unit: .venv/ready ## only the tests that need neither root nor a cluster
+	$(PY) -m pytest -m "not cluster and not fuse and not s3" $(PYTEST_ARGS)
+
+cluster-test: .venv/ready ## only the tests on the real cluster
+	$(PY) -m pytest -m cluster $(PYTEST_ARGS)
+
+prove: .venv/ready ## the long proofs at full size, resumable; results in docs/RELIABILITY.md (QUESTION=name: only that one)
+	@$(PY) -m testkit.prove $(QUESTION)
+
+lock: .venv/ready ## compile the hash-pinned requirements anew
+	scripts/lock
+
+.venv/ready: requirements/dev.txt scripts/venv
+	@scripts/venv
