@@ -1,0 +1,163 @@
+"""One stream to one worker: say hello, then ask for ranges and verify what comes.
+
+The receiver verifies: nothing that ``read_into`` returns from has not been checked against the checksums in
+the response, block by block.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import google_crc32c
+
+from forebay_protocol import wire
+from forebay_protocol.errors import ChecksumMismatch, ForebayError, InvalidRequest, WorkerUnavailable, from_code
+from forebay_protocol.keys import BLOCK_SIZE, block_count
+
+TokenProvider = Callable[[], str]
+"""Gives a token that is valid now; called once for every connection."""
+
+_TIMEVAL = struct.Struct("ll")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds: to connect, and to get a whole answer (a worker may have to ask the store first)."""
+
+    connect: float = 2.0
+    answer: float = 12.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+def verify(data: memoryview, checksums: Sequence[int], origin: str) -> None:
+    """Compare every block of ``data`` with its crc32c; ChecksumMismatch names the origin and the block."""
+    for index, expected in enumerate(checksums):
+        # The checksum library takes only immutable bytes; copying a block costs less than checking it.
+        if google_crc32c.value(bytes(data[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE])) != expected:
+            raise ChecksumMismatch(f"{origin} sent bytes that do not match their checksum (block {index})")
+
+
+class WorkerConnection:
+    """A connected and authenticated stream. Not for two threads at once.
+
+    ``closed`` is true after anything that leaves the stream in an unknown state; an error that the worker
+    itself answered does not. ``last_head`` is the newest response head, also of such an error.
+    """
+
+    def __init__(
+        self, address: str, port: int, token_provider: TokenProvider, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    ) -> None:
+        """Connect and say hello; WorkerUnavailable or Unauthorized when that fails."""
+        self.name = f"worker {address}:{port}"
+        self.closed = False
+        self.last_head: wire.ResponseHead | None = None
+        self._timeouts = timeouts
+        self._next_id = 0
+        token = token_provider()
+        try:
+            self._socket = socket.create_connection((address, port), timeout=timeouts.connect)
+        except OSError as error:
+            raise WorkerUnavailable(f"{self.name} cannot be reached: {error}") from error
+        end = time.monotonic() + timeouts.connect
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._wait_at_most(timeouts.connect)
+            self._send(wire.encode_hello(token))
+            self._raise_status(self._head(end), end)
+        except ForebayError:
+            self.close()
+            raise
+
+    def read_into(
+        self, request: wire.ReadRequest, buffer: memoryview, *, deadline: float | None = None
+    ) -> wire.ResponseHead:
+        """Fill ``buffer`` (exactly the request's length) with verified bytes.
+
+        The request's id is replaced by the connection's own; ``deadline`` is monotonic time. What the worker
+        answers as an error is raised as that error.
+        """
+        if len(buffer) != request.length:
+            raise InvalidRequest(f"a buffer of {len(buffer)} bytes for a request of {request.length}")
+        end = time.monotonic() + self._timeouts.answer
+        if deadline is not None:
+            end = min(end, deadline)
+        self._next_id = (self._next_id + 1) & 0xFFFFFFFF
+        numbered = replace(request, id=self._next_id)
+        self._wait_at_most(end - time.monotonic())
+        self._send(wire.encode_request(numbered))
+        head = self._head(end)
+        self._raise_status(head, end)
+        if (head.id, head.length, head.blocks) != (numbered.id, request.length, block_count(request.length)):
+            self.close()
+            raise WorkerUnavailable(f"{self.name} answered something else than what it was asked for")
+        checksums = bytearray(4 * head.blocks)
+        self._fill(memoryview(checksums), end)
+        self._fill(buffer, end)
+        verify(buffer, struct.unpack(f">{head.blocks}I", checksums), self.name)
+        return head
+
+    def _wait_at_most(self, seconds: float) -> None:
+        # The kernel's own timeout lets one recv wait for a whole chunk; with Python's timeouts the socket is
+        # non-blocking underneath, which costs two system calls for every few hundred KiB.
+        self._socket.settimeout(None)
+        bounded = max(seconds, 0.001)
+        value = _TIMEVAL.pack(int(bounded), int(bounded % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def _raise_status(self, head: wire.ResponseHead, end: float) -> None:
+        """Raise the error that a response's status stands for, after reading its sentence."""
+        if head.status == wire.STATUS_OK:
+            return
+        if head.length > wire.MAX_MESSAGE or head.blocks:
+            self.close()
+            raise WorkerUnavailable(f"{self.name} sent a malformed error")
+        sentence = bytearray(head.length)
+        self._fill(memoryview(sentence), end)
+        raise from_code(head.status, sentence.decode("utf-8", "replace"))
+
+    def _send(self, raw: bytes) -> None:
+        try:
+            self._socket.sendall(raw)
+        except OSError as error:
+            self.close()
+            raise WorkerUnavailable(f"{self.name} broke the connection: {error}") from error
+
+    def _head(self, end: float) -> wire.ResponseHead:
+        raw = bytearray(wire.RESPONSE.size)
+        self._fill(memoryview(raw), end)
+        try:
+            self.last_head = wire.decode_response(bytes(raw))
+        except InvalidRequest as error:
+            self.close()
+            raise WorkerUnavailable(f"{self.name} does not speak this protocol: {error}") from error
+        return self.last_head
+
+    def _fill(self, view: memoryview, end: float) -> None:
+        """Receive until the view is full; WorkerUnavailable, and closed, when that does not come by ``end``."""
+        position, problem = 0, ""
+        while position < len(view) and not problem:
+            try:
+                count = self._socket.recv_into(view[position:], 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                problem = "did not answer in time"
+            except OSError as error:
+                problem = f"broke the connection: {error}"
+            else:
+                position += count
+                if count == 0:
+                    problem = "closed the connection"
+                elif position < len(view) and time.monotonic() > end:
+                    problem = "did not answer in time"
+        if problem:
+            self.close()
+            raise WorkerUnavailable(f"{self.name} {problem}")
+
+    def close(self) -> None:
+        """Close the stream; again is fine."""
+        self.closed = True
+        self._socket.close()

@@ -1,0 +1,87 @@
+"""The workers' control API, asked from threads: ring, index and status."""
+
+import http.client
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from forebay.connection import TokenProvider
+from forebay_protocol import control
+from forebay_protocol.errors import InvalidRequest, Unauthorized, WorkerUnavailable
+from forebay_protocol.ring import Ring
+
+_PIECE = 1024 * 1024
+
+
+class ControlClient:
+    """One worker's control API; a connection for every request."""
+
+    def __init__(self, address: str, port: int, token_provider: TokenProvider, timeout: float = 5.0) -> None:
+        """Nothing is sent yet; ``timeout`` is in seconds and holds for connecting and each receive."""
+        self._address = address
+        self._port = port
+        self._token_provider = token_provider
+        self._timeout = timeout
+
+    @property
+    def _name(self) -> str:
+        return f"worker {self._address}:{self._port}"
+
+    def ring(self) -> Ring:
+        """The worker's newest ring document."""
+        return Ring.from_json(self._json(control.RING))
+
+    def status(self) -> control.WorkerStatus:
+        """What the worker says of itself."""
+        return control.WorkerStatus.from_json(self._json(control.STATUS))
+
+    def fetch_index(self, have: int, destination: Path) -> int | None:
+        """Write the newest index snapshot to ``destination`` and return its generation.
+
+        None, and nothing written, when ``have`` is the newest or the worker has none yet.
+        """
+        with self._get(f"{control.INDEX}?have={have}") as response:
+            if response.status in {304, 404}:
+                return None
+            self._expect_ok(response)
+            generation = response.headers.get(control.GENERATION_HEADER, "")
+            if not generation.isdecimal():
+                raise InvalidRequest(f"{self._name} sent an index without its generation")
+            inflate = zlib.decompressobj()
+            with destination.open("wb") as file:
+                while piece := response.read(_PIECE):
+                    file.write(inflate.decompress(piece))
+                file.write(inflate.flush())
+            if not inflate.eof:
+                raise WorkerUnavailable(f"{self._name} sent an index that ends early")
+            return int(generation)
+
+    def _json(self, route: str) -> Any:
+        with self._get(route) as response:
+            self._expect_ok(response)
+            try:
+                return json.loads(response.read())
+            except ValueError as error:
+                raise InvalidRequest(f"{self._name} sent no JSON for {route}") from error
+
+    def _expect_ok(self, response: http.client.HTTPResponse) -> None:
+        if response.status == 200:
+            return
+        if response.status in {401, 403}:
+            raise Unauthorized(f"{self._name} does not accept this dataset's key")
+        raise WorkerUnavailable(f"{self._name} answered {response.status} {response.reason}")
+
+    @contextmanager
+    def _get(self, route: str) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self._address, self._port, timeout=self._timeout)
+        try:
+            connection.request("GET", route, headers={"Authorization": f"Bearer {self._token_provider()}"})
+            with connection.getresponse() as response:
+                yield response
+        except (OSError, http.client.HTTPException, zlib.error) as error:
+            raise WorkerUnavailable(f"{self._name} cannot be reached: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
