@@ -1,0 +1,1 @@
+"""The Forebay operator: makes the cluster match Datasets, Runtimes and DataLoads."""

@@ -1,0 +1,1 @@
+"""What the operator knows about: the custom resources and the names that it gives to things."""

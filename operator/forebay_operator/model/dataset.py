@@ -1,0 +1,130 @@
+"""The Dataset, as crds/dataset.yaml defines it, and the document that the data path gets of it."""
+
+import re
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from forebay_operator.model.conditions import Condition
+from forebay_operator.model.resource import Model, NodeAffinity, Resource, Toleration
+from forebay_protocol.dataset import DatasetDocument, MountSpec
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+class SecretRef(Model):
+    """A Secret of the same namespace."""
+
+    name: str
+
+
+class Mount(Model):
+    """One source of the Dataset."""
+
+    name: str
+    source: str
+    path: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["path", "virtual"] = "path"
+    credentials_secret_ref: SecretRef | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+
+    @property
+    def effective_path(self) -> str:
+        """Where the source shows in the volume."""
+        return self.path or f"/{self.name}"
+
+
+class Refresh(Model):
+    """How the listing follows the source."""
+
+    interval: str = "60s"
+
+    @property
+    def seconds(self) -> float | None:
+        """The interval; None for Never."""
+        if self.interval == "Never":
+            return None
+        return float(sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([hms])", self.interval)))
+
+
+class Owner(Model):
+    """Owner and permissions that files show."""
+
+    uid: int = 0
+    gid: int = 0
+    file_mode: int = 0o444
+    dir_mode: int = 0o555
+
+
+class DatasetSpec(Model):
+    """What the user wants to see."""
+
+    mounts: tuple[Mount, ...]
+    refresh: Refresh = Refresh()
+    node_affinity: NodeAffinity | None = None
+    tolerations: tuple[Toleration, ...] | None = None
+    placement: Literal["Shared", "Exclusive"] = "Shared"
+    owner: Owner = Owner()
+
+
+class MountStatus(Model):
+    """A mount as it is served."""
+
+    name: str
+    source: str
+    path: str
+    problem: str | None = None
+
+
+class DatasetStatus(Model):
+    """What is so now."""
+
+    observed_generation: int | None = None
+    phase: str | None = None
+    total_bytes: int | None = None
+    total_size: str | None = None
+    file_count: int | None = None
+    cached_bytes: int | None = None
+    cached_size: str | None = None
+    cached_percent: int | None = None
+    cache_capacity_bytes: int | None = None
+    cache_capacity: str | None = None
+    hit_ratio: int | None = None
+    generation: int | None = None
+    indexed_at: str | None = None
+    bound_runtime: str | None = None
+    mounts: tuple[MountStatus, ...] | None = None
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Dataset(Resource):
+    """A Dataset."""
+
+    KIND: ClassVar[str] = "Dataset"
+    spec: DatasetSpec
+    status: DatasetStatus = Field(default_factory=DatasetStatus)
+
+    def document(self) -> DatasetDocument:
+        """What workers and node plugins need to know."""
+        spec, owner = self.spec, self.spec.owner
+        return DatasetDocument(
+            uid=self.metadata.uid,
+            namespace=self.metadata.namespace,
+            name=self.metadata.name,
+            mounts=tuple(
+                MountSpec(
+                    name=mount.name, source=mount.source, path=mount.effective_path, endpoint=mount.endpoint or "",
+                    region=mount.region or "", addressing=mount.addressing,
+                    include=mount.include or (), exclude=mount.exclude or (),
+                )
+                for mount in spec.mounts
+            ),
+            refresh_seconds=spec.refresh.seconds,
+            owner_uid=owner.uid,
+            owner_gid=owner.gid,
+            file_mode=owner.file_mode,
+            dir_mode=owner.dir_mode,
+        )  # fmt: skip

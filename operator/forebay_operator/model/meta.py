@@ -1,0 +1,36 @@
+"""Every label, annotation, finalizer and fixed name that the operator puts on objects, each once."""
+
+from forebay_protocol.volume import DRIVER_NAME
+
+GROUP = "data.forebay.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "forebay-operator"
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "forebay"
+
+LABEL_DATASET = "forebay.io/dataset"
+"""Name of the Dataset (and, since they share it, of the Runtime) that an object serves."""
+LABEL_DATASET_NAMESPACE = "forebay.io/dataset-namespace"
+"""On cluster-scoped objects: the namespace of the Dataset."""
+LABEL_DATASET_UID = "forebay.io/dataset-uid"
+LABEL_PLACEMENT = "forebay.io/placement"
+"""On worker pods: Shared or Exclusive, so that others can keep away from exclusive ones."""
+
+ANNOTATION_APPLIED = "forebay.io/applied"
+"""Hash of the manifest as last applied: shows a field that we no longer ask for."""
+ANNOTATION_ACCESS_REVISION = "forebay.io/access-revision"
+"""On worker pods: revision of the access Secret. A changed pod makes the kubelet refresh its volumes at once."""
+ANNOTATION_FORCE_DELETE = "forebay.io/force-delete"
+"""On a Dataset that is being deleted: ``true`` gives it up although pods still use its volume."""
+
+FINALIZER = "forebay.io/volume"
+"""On Datasets: the volume must go before the Dataset does."""
+
+CSI_DRIVER = DRIVER_NAME
+WORKER_COMPONENT = "worker"
+WORKER_UID = 65532
+"""User and group of the worker's process."""
