@@ -1,6 +1,7 @@
 """Install Forebay from `manifests/` into a cluster, with a given image."""
 
 import json
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +15,10 @@ NODE_NAMESPACE = "forebay-node"
 class Kubectl(Protocol):
     """Whatever runs kubectl against a cluster: ours, or the one of the current kubeconfig."""
 
-    def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 60, check: bool = True) -> str:
-        """Standard output; an error that shows standard error when `check` and the exit code is not 0."""
+    def kubectl(
+        self, *args: str, stdin: str | None = None, timeout: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; with `check` an exit code other than 0 is an error that shows standard error."""
         ...
 
 
@@ -41,7 +44,7 @@ def install(cluster: Kubectl, image: str) -> None:
         "crd/datasets.data.forebay.io", "crd/runtimes.data.forebay.io", "crd/dataloads.data.forebay.io", timeout=70,
     )  # fmt: skip
     for namespace, workload in ((OPERATOR_NAMESPACE, "deployment"), (NODE_NAMESPACE, "daemonset")):
-        for name in cluster.kubectl("get", workload, "-n", namespace, "-o", "name").split():
+        for name in cluster.kubectl("get", workload, "-n", namespace, "-o", "name").stdout.split():
             cluster.kubectl("rollout", "status", "-n", namespace, name, "--timeout=180s", timeout=200)
 
 
@@ -50,4 +53,4 @@ def installed_image(cluster: Kubectl) -> str:
     return cluster.kubectl(
         "get", "deployment", "-n", OPERATOR_NAMESPACE, "--ignore-not-found",
         "-o", "jsonpath={.items[*].spec.template.spec.containers[0].image}",
-    )  # fmt: skip
+    ).stdout  # fmt: skip

@@ -1,9 +1,9 @@
 """Runs inside a pod: reads a dataset through its PVC or straight from the bucket, and checks every byte.
 
 Usage: ``reader.py CONFIG STEP...``; CONFIG is JSON: ``{"root", "bucket", "endpoint", "threads", "files": [[path,
-key, size, sha256]...]}``. Steps: ``direct`` (from S3, nothing kept), ``read`` (through the mount), ``verify``
-(SHA-256 of every file, and that there is no other file). Each step prints one JSON line; the exit code is 1 if a
-step failed.
+key, size, sha256]...]}``. Steps: ``direct`` (from S3, nothing kept), ``read`` (through the mount; ``again`` is the
+same once more), ``verify`` (SHA-256 of every file, and that there is no other file). Each step prints one JSON line;
+the exit code is 1 if a step failed.
 """
 
 import hashlib
@@ -66,6 +66,10 @@ class Reader:
     def read(self) -> dict[str, Any]:
         """Read every file through the mount."""
         return {"bytes": sum(self._pool.map(_drain, [self._root + path for path, _, _, _ in self._files]))}
+
+    def again(self) -> dict[str, Any]:
+        """Read every file once more."""
+        return self.read()
 
     def verify(self) -> dict[str, Any]:
         """Compare size and SHA-256 of every file with the source's, and the set of names."""

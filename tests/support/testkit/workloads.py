@@ -103,17 +103,17 @@ class ReaderPod:
         """Pending, Running, Succeeded or Failed."""
         return cluster.kubectl(
             "get", "pod", "-n", self.namespace, self.name, "--ignore-not-found", "-o", "jsonpath={.status.phase}"
-        )
+        ).stdout
 
     def results(self, cluster: Kubectl, timeout: float = 180) -> dict[str, dict[str, Any]]:
         """Wait for the pod's end and give what each step printed; RuntimeError with its log when it failed."""
         deadline = time.monotonic() + timeout
         while (phase := self.phase(cluster)) not in {"Succeeded", "Failed"}:
             if time.monotonic() > deadline:
-                described = cluster.kubectl("describe", "pod", "-n", self.namespace, self.name)
+                described = cluster.kubectl("describe", "pod", "-n", self.namespace, self.name).stdout
                 raise RuntimeError(f"pod {self.name} did not end in {timeout:.0f} s:\n{described[-3000:]}")
             time.sleep(0.2)
-        log = cluster.kubectl("logs", "-n", self.namespace, self.name)
+        log = cluster.kubectl("logs", "-n", self.namespace, self.name).stdout
         if phase == "Failed":
             raise RuntimeError(f"pod {self.name} failed:\n{log[-4000:]}")
         lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]

@@ -1,0 +1,66 @@
+"""`python -m testkit up|down|status|kubectl …|node NAME …`: the cluster from the command line."""
+
+import os
+import sys
+
+from testkit.cluster import Cluster
+from testkit.progress import Progress
+
+USAGE = """usage: python -m testkit COMMAND
+  up                  start the cluster, or whatever of it does not run
+  down                remove everything, and say so
+  status              what runs
+  kubectl ARG…        kubectl as administrator
+  node NAME ARG…      a command in a node's namespaces
+  add-node NAME       start a further node
+  remove-node NAME    end and remove a node"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; return the exit code."""
+    cluster = Cluster(progress=Progress())
+    match arguments:
+        case ["up"]:
+            cluster.up()
+            print(f"export KUBECONFIG={cluster.kubeconfig}")
+        case ["down"]:
+            return _down(cluster)
+        case ["status"]:
+            return _status(cluster)
+        case ["kubectl", *rest]:
+            command = cluster.kubectl_command(*rest)
+            os.execv(command[0], command)  # noqa: S606 - no shell, and the terminal stays with kubectl
+        case ["node", name, *rest]:
+            command = cluster.nodes[name].command(rest)
+            os.execvp(command[0], command)  # noqa: S606 - as above
+        case ["add-node", name]:
+            cluster.add_node(name)
+        case ["remove-node", name]:
+            cluster.remove_node(name)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+    return 0
+
+
+def _down(cluster: Cluster) -> int:
+    """Remove everything; fail when something stays."""
+    left = cluster.down()
+    if not left:
+        cluster.progress.say("nothing left")
+        return 0
+    print("left behind:", *left, sep="\n  ", file=sys.stderr)
+    return 1
+
+
+def _status(cluster: Cluster) -> int:
+    """Say what runs; fail when the cluster is not healthy."""
+    for role, pid in cluster.daemons().items():
+        print(f"{role:28} {'process ' + str(pid) if pid else 'does not run'}")
+    healthy = cluster.healthy()
+    print("the cluster is healthy" if healthy else "the cluster is not healthy, or there is none: `up` repairs it")
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Every program that the cluster and the store consist of: from the cache, else the official release, else built by Go."""
+
+import platform
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from testkit import packages
+from testkit.artifacts import complete_folder
+from testkit.golang import GoBuilder
+from testkit.progress import Progress
+from testkit.release import NotReachable, download, published_sha256
+from testkit.settings import COREDNS_VERSION, KUBERNETES_VERSION, MINIO_VERSION, cache_folder
+
+KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+KUBERNETES_RELEASE = "https://dl.k8s.io/v{version}/bin/linux/{arch}/{name}"
+COREDNS_RELEASE = "https://github.com/coredns/coredns/releases/download/v{version}/coredns_{version}_linux_{arch}.tgz"
+UNPACKED = ("etcd-server", "containerd", "runc", "containernetworking-plugins", "busybox-static")
+UNPACKED_FILES = ("usr/bin/etcd", "usr/bin/containerd", "usr/bin/ctr", "usr/sbin/runc", "usr/lib/cni/ptp", "bin/busybox")
+"""Their packages would start services on the host, or clash with a Docker that is installed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Where the programs are."""
+
+    kubernetes: Path
+    system: Path
+    coredns: Path
+    minio: Path
+
+    @property
+    def kubectl(self) -> Path:
+        """The command line client of the cluster's version."""
+        return self.kubernetes / "kubectl"
+
+    @property
+    def etcd(self) -> Path:
+        """The API server's database."""
+        return self.system / "usr/bin/etcd"
+
+    @property
+    def containerd(self) -> Path:
+        """The container runtime; its shim lies beside it."""
+        return self.system / "usr/bin/containerd"
+
+    @property
+    def ctr(self) -> Path:
+        """The runtime's own client."""
+        return self.system / "usr/bin/ctr"
+
+    @property
+    def runc(self) -> Path:
+        """The low-level runtime."""
+        return self.system / "usr/sbin/runc"
+
+    @property
+    def cni(self) -> Path:
+        """The folder of the network plugins."""
+        return self.system / "usr/lib/cni"
+
+    @property
+    def busybox(self) -> Path:
+        """A static program for the pause image."""
+        return self.system / "bin/busybox"
+
+
+def architecture() -> str:
+    """This machine's name in the releases."""
+    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    machine = platform.machine()
+    if machine not in names:
+        raise RuntimeError(f"the test cluster runs on {' and '.join(names)}, not on {machine}")
+    return names[machine]
+
+
+def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
+    """Get everything; takes no noticeable time when the cache holds it."""
+    cache = cache or cache_folder()
+    source = Sources(cache, progress)
+    return Binaries(
+        kubernetes=complete_folder(cache / f"kubernetes-{KUBERNETES_VERSION}", KUBERNETES_COMMANDS, source.kubernetes),
+        system=complete_folder(cache / f"system-{_distribution()}-{architecture()}", UNPACKED_FILES, source.system),
+        coredns=complete_folder(cache / f"coredns-{COREDNS_VERSION}", ("coredns",), source.coredns) / "coredns",
+        minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio) / "minio",
+    )
+
+
+def _distribution() -> str:
+    """The distribution and its version, since unpacked packages link to its libraries."""
+    release = platform.freedesktop_os_release()
+    return f"{release.get('ID', 'linux')}{release.get('VERSION_ID', '')}"
+
+
+class Sources:
+    """How each folder of the cache is filled."""
+
+    def __init__(self, cache: Path, progress: Progress) -> None:
+        self._cache = cache
+        self._progress = progress
+
+    def kubernetes(self, target: Path) -> None:
+        """The official release where it can be reached, else a build from the modules (about five minutes)."""
+        try:
+            for name in KUBERNETES_COMMANDS:
+                if not (target / name).exists():
+                    url = KUBERNETES_RELEASE.format(version=KUBERNETES_VERSION, arch=architecture(), name=name)
+                    download(url, target / name, published_sha256(f"{url}.sha256"), self._progress)
+                    (target / name).chmod(0o755)
+        except NotReachable as why:
+            self._progress.say(f"Kubernetes release: {why}; building it from its modules (about 5 minutes on 2 cores)")
+            module = Path(__file__).parent / "go" / "kubernetes"
+            wanted = {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES_COMMANDS}
+            GoBuilder(self._cache, self._progress).module(module, wanted, target, kubernetes_ldflags(KUBERNETES_VERSION))
+
+    def system(self, target: Path) -> None:
+        """Debian's etcd, containerd, runc and network plugins."""
+        packages.unpack(UNPACKED, target, self._progress)
+
+    def coredns(self, target: Path) -> None:
+        """The official release, else a build."""
+        url = COREDNS_RELEASE.format(version=COREDNS_VERSION, arch=architecture())
+        archive = target / "coredns.tgz"
+        try:
+            download(url, archive, published_sha256(f"{url}.sha256"), self._progress)
+        except NotReachable as why:
+            self._progress.say(f"CoreDNS release: {why}; building it")
+            builder = GoBuilder(self._cache, self._progress)
+            builder.install("coredns", "github.com/coredns/coredns", f"v{COREDNS_VERSION}", target)
+            return
+        with tarfile.open(archive) as tar, (target / "coredns.new").open("wb") as file:
+            member = tar.extractfile("coredns")
+            if member is None:
+                raise RuntimeError(f"{url} holds no coredns")
+            shutil.copyfileobj(member, file)
+        (target / "coredns.new").chmod(0o755)
+        (target / "coredns.new").rename(target / "coredns")
+        archive.unlink()
+
+    def minio(self, target: Path) -> None:
+        """MinIO publishes no binaries of its newest sources any more: always a build."""
+        builder = GoBuilder(self._cache, self._progress)
+        builder.install("minio", "github.com/minio/minio", f"v{MINIO_VERSION}", target)
+
+
+def kubernetes_ldflags(version: str) -> str:
+    """The version that a build of our own must tell the API server's clients, as the official build does."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    flags = [
+        f"-X {package}.{key}={value}"
+        for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+        for key, value in values.items()
+    ]
+    return " ".join(["-s -w", *flags])
