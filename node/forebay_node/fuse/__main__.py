@@ -1,0 +1,121 @@
+"""Serve one mount: on a descriptor inherited from the node plugin, or on a folder, by itself.
+
+For the node plugin: the first line on standard input is a JSON object with the access Secret's texts;
+``prepared`` on standard output says that the index is there; a second line says that the mount exists now.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from forebay.ring import Seeds, resolve
+from forebay_node import logs
+from forebay_node.fuse.access import Access
+from forebay_node.fuse.server import DEFAULT_BUDGET, MountSettings, Server
+from forebay_node.mounts import detach, mount_fuse
+from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
+from forebay_protocol.errors import ForebayError
+from forebay_protocol.volume import CONTROL_PORT
+
+PREPARED = "prepared"
+
+_log = logging.getLogger("forebay_node.fuse")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m forebay_node.fuse", description=__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fd", type=int, help="serve this inherited /dev/fuse descriptor")
+    where.add_argument("--mount", type=Path, metavar="DIR", help="mount at this folder; needs root")
+    parser.add_argument("--dataset", type=Path, help="dataset document (with --mount)")
+    parser.add_argument("--credentials", type=Path, help="credentials document (with --mount)")
+    parser.add_argument("--keys", type=Path, help="key file (with --mount)")
+    parser.add_argument(
+        "--worker", action="append", default=[], metavar="HOST[:PORT]",
+        help="where workers' control APIs are: a name with all their addresses, or one for each; repeatable",
+    )  # fmt: skip
+    parser.add_argument("--index-dir", type=Path, help="where the last index is kept; default: nowhere")
+    parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help="bytes of memory for reading ahead")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for the first index")
+    parser.add_argument("--source", default="forebay", help="the file system's name in the list of mounts")
+    parser.add_argument("--log-level", default="info")
+    return parser.parse_args()
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """``host``, ``host:port`` or ``[v6]:port``; the control port where none is given."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.lstrip(":")
+    else:
+        host, _, port = text.partition(":") if text.count(":") == 1 else (text, "", "")
+    return host, int(port) if port else CONTROL_PORT
+
+
+def _seeds(workers: list[str]) -> Seeds:
+    endpoints = [parse_endpoint(worker) for worker in workers]
+    return lambda: [found for host, port in endpoints for found in resolve(host, port)]
+
+
+def _read_access(arguments: argparse.Namespace) -> Access:
+    if arguments.fd is not None:
+        return Access.parse(json.loads(sys.stdin.readline()))
+    paths = {DATASET_FILE: arguments.dataset, CREDENTIALS_FILE: arguments.credentials, KEYS_FILE: arguments.keys}
+    return Access.parse({name: path.read_text() for name, path in paths.items() if path is not None})
+
+
+def _serve_inherited(server: Server, arguments: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    snapshot = server.prepare()
+    sys.stdout.write(PREPARED + "\n")
+    sys.stdout.flush()
+    if not sys.stdin.readline():
+        _log.info("the node plugin gave the mount up before it existed")
+        return
+    server.serve(arguments.fd, snapshot, arguments.source)
+
+
+def _serve_folder(server: Server, target: Path, source: str) -> None:
+    snapshot = server.prepare()
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    mount_fuse(device, source, target)
+
+    def unmount(*_: object) -> None:
+        detach(target)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, unmount)
+    _log.info("mounted")
+    server.serve(device, snapshot, source)
+
+
+def main() -> int:
+    """Run until unmounted; 1, with a line in the log, when that could not begin."""
+    arguments = _arguments()
+    logs.configure(arguments.log_level, mount=arguments.source)
+    try:
+        access = _read_access(arguments)
+        with tempfile.TemporaryDirectory(prefix="forebay-") as temporary:
+            folder = arguments.index_dir or Path(temporary)
+            settings = MountSettings(
+                access=access, seeds=_seeds(arguments.worker), folder=folder,
+                budget=arguments.budget, patience=arguments.patience,
+            )  # fmt: skip
+            server = Server(settings)
+            if arguments.fd is not None:
+                _serve_inherited(server, arguments)
+            else:
+                _serve_folder(server, arguments.mount, arguments.source)
+    except (ForebayError, OSError, ValueError) as error:
+        _log.error("cannot serve the mount: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

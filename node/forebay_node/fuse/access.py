@@ -1,0 +1,45 @@
+"""What a mount is given: the dataset, its credentials and its keys. All of it arrives as text, once."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from forebay_protocol import auth
+from forebay_protocol.dataset import (
+    CREDENTIALS_FILE,
+    DATASET_FILE,
+    KEYS_FILE,
+    Credentials,
+    DatasetDocument,
+    credentials_from_json,
+)
+from forebay_protocol.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A dataset and what opens it. Its repr shows nothing secret."""
+
+    document: DatasetDocument
+    credentials: dict[str, Credentials] = field(repr=False)
+    keys: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> "Access":
+        """Read the access Secret's content; InvalidRequest says which part is missing or malformed, no value."""
+        for name in (DATASET_FILE, KEYS_FILE):
+            if not texts.get(name):
+                raise InvalidRequest(f"the access Secret has no {name} yet; the operator writes it")
+        try:
+            document = DatasetDocument.from_json(json.loads(texts[DATASET_FILE]))
+            credentials = credentials_from_json(json.loads(texts.get(CREDENTIALS_FILE) or "{}"))
+            keys = auth.parse_keys(texts[KEYS_FILE])
+        except ValueError:
+            # The parser's own message would quote the text.
+            raise InvalidRequest("the access Secret's content cannot be parsed") from None
+        return cls(document, credentials, keys)
+
+    def token(self) -> str:
+        """A token for this dataset, valid from now."""
+        return auth.mint(self.keys[0], self.document.uid, time.time())

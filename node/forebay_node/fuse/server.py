@@ -1,0 +1,114 @@
+"""Put one mount's parts together and serve it."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from forebay.direct import DirectSources
+from forebay.index import Snapshot
+from forebay.pool import ConnectionPool
+from forebay.reader import ChunkReader
+from forebay.ring import RingHolder, Seeds
+from forebay_node.fuse.access import Access
+from forebay_node.fuse.files import Files
+from forebay_node.fuse.filesystem import FileSystem
+from forebay_node.fuse.generations import Generations, poll_interval
+from forebay_node.fuse.session import Session
+from forebay_node.fuse.tree import Tree
+from forebay_node.mounts import current_mounts, set_readahead
+from forebay_protocol.ring import Member
+from forebay_protocol.wire import ResponseHead
+
+READAHEAD_KB = 4096
+DEFAULT_BUDGET = 64 * 1024 * 1024
+
+_SECOND_NOTICE = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSettings:
+    """One mount: what it shows, where its workers may be found, and its limits.
+
+    ``folder`` is where the index is kept; ``budget`` bounds the bytes fetched ahead; ``patience`` is how many
+    seconds to wait for the first index.
+    """
+
+    access: Access
+    seeds: Seeds
+    folder: Path
+    budget: int = DEFAULT_BUDGET
+    patience: float = 60.0
+
+
+class Server:
+    """One dataset's file system, from the first index to the end of the mount."""
+
+    def __init__(self, settings: MountSettings) -> None:
+        """Nothing is asked of anybody yet."""
+        access = settings.access
+        self._settings = settings
+        self._pool = ConnectionPool(access.token, observer=self._observe)
+        self._ring = RingHolder(access.token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members))
+        self._direct = DirectSources(access.document, access.credentials)
+        self._reader = ChunkReader(self._ring, self._pool, self._direct)
+        self._generations = Generations(
+            settings.folder, access.document.uid, self._ring, settings.seeds, access.token
+        )  # fmt: skip
+
+    def _observe(self, _member: Member, head: ResponseHead) -> None:
+        self._ring.saw(head.epoch)
+        self._generations.saw(head.generation)
+
+    def prepare(self) -> Snapshot:
+        """Get the first index; WorkerUnavailable, with the reason, when there is none in time."""
+        snapshot = self._generations.first(self._settings.patience)
+        self._ring.start()
+        return snapshot
+
+    def serve(self, device: int, snapshot: Snapshot, source: str) -> None:
+        """Serve the mount of this descriptor until it is unmounted. ``source`` is its name in mountinfo."""
+        document = self._settings.access.document
+        tree = Tree(snapshot, document)
+        files = Files(self._reader, self._settings.budget)
+        filesystem = FileSystem(tree, files)
+        session = Session(device, filesystem)
+
+        def newer(fresh: Snapshot) -> None:
+            messages = tree.replace(fresh)
+            session.notify(messages)
+            again = threading.Timer(_SECOND_NOTICE, session.notify, (messages,))
+            again.daemon = True
+            again.start()
+
+        interval = poll_interval(document.refresh_seconds)
+        follow = threading.Thread(target=self._generations.follow, args=(interval, newer), name="index", daemon=True)
+        follow.start()
+        threading.Thread(target=_raise_readahead, args=(filesystem.ready.wait, source), daemon=True).start()
+        try:
+            session.run()
+        finally:
+            self._generations.stop()
+            follow.join(timeout=5)
+            files.close()
+            tree.close()
+            self.close()
+            counters = self._reader.counters
+            _log.info("served %d bytes from workers, %d from the store", counters.worker_bytes, counters.direct_bytes)
+
+    def close(self) -> None:
+        """Close connections and stores."""
+        self._ring.close()
+        self._pool.close()
+        self._direct.close()
+
+
+def _raise_readahead(wait: Callable[[float], bool], source: str) -> None:
+    """The kernel caps a FUSE mount's readahead at 128 KiB until its device is told otherwise."""
+    if not wait(30.0):
+        return
+    for entry in current_mounts():
+        if entry.source == source and not set_readahead(entry.device, READAHEAD_KB):
+            _log.info("read_ahead_kb of %s cannot be set; reads through mmap will be slower", entry.device)

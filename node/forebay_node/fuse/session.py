@@ -1,0 +1,135 @@
+"""The connection to the kernel: threads that take requests from the device and send answers back.
+
+Every thread has a descriptor of its own, cloned from the mount's, so that threads do not contend for one
+queue; an answer goes out on the descriptor on which its request came in.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from forebay_node.fuse import protocol
+from forebay_protocol.errors import ForebayError
+
+_GONE = {errno.ENODEV, errno.ECONNABORTED}
+_AGAIN = {errno.EINTR, errno.EAGAIN, errno.ENOENT}
+
+_log = logging.getLogger(__name__)
+
+
+class Reply:
+    """Where the answer to one request goes. Exactly one answer is sent, from any thread."""
+
+    __slots__ = ("_device", "unique")
+
+    def __init__(self, device: int, unique: int) -> None:
+        """``device`` is the descriptor on which the request came."""
+        self._device = device
+        self.unique = unique
+
+    def data(self, parts: Sequence[bytes | memoryview] = ()) -> None:
+        """Answer with these bytes."""
+        header = protocol.reply_header(self.unique, sum(len(part) for part in parts))
+        self._send((header, *parts))
+
+    def error(self, number: int) -> None:
+        """Answer with an errno."""
+        self._send((protocol.reply_error(self.unique, number),))
+
+    def _send(self, parts: Sequence[bytes | memoryview]) -> None:
+        try:
+            os.writev(self._device, parts)
+        except OSError as error:
+            # The caller was killed (ENOENT) or the mount is gone: there is nobody left to tell.
+            if error.errno not in _GONE | _AGAIN:
+                raise
+
+
+class Handler(Protocol):
+    """What answers the requests."""
+
+    def handle(self, request: protocol.Request, reply: Reply) -> None:
+        """Answer now, or keep ``reply`` and answer from another thread. The body is valid only during the call."""
+
+
+def clone(device: int) -> int:
+    """Another descriptor of the same connection."""
+    fresh = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fresh, protocol.CLONE, struct.pack("<I", device))
+    except OSError:
+        os.close(fresh)
+        raise
+    return fresh
+
+
+class Session:
+    """Serves one mount until it is unmounted."""
+
+    def __init__(self, device: int, handler: Handler, *, threads: int = 4) -> None:
+        """``device`` is the descriptor with which the file system was mounted; it stays the caller's."""
+        self._device = device
+        self._handler = handler
+        self._threads = threads
+
+    def notify(self, messages: Sequence[bytes]) -> None:
+        """Send notifications; what the kernel does not know (any more) needs no telling."""
+        for message in messages:
+            try:
+                os.write(self._device, message)
+            except OSError as error:
+                if error.errno in _GONE:
+                    return
+                if error.errno not in {errno.ENOENT, errno.ENOTDIR}:
+                    _log.warning("the kernel refused a notification: %s", error)
+
+    def run(self) -> None:
+        """Serve; returns when the file system is unmounted or its connection aborted."""
+        # INIT must be answered on any one descriptor before a clone gets requests.
+        self._one(self._device, bytearray(protocol.REQUEST_BUFFER))
+        clones = [clone(self._device) for _ in range(self._threads - 1)]
+        threads = [threading.Thread(target=self._loop, args=(fd,), name=f"fuse-{fd}", daemon=True) for fd in clones]
+        for thread in threads:
+            thread.start()
+        self._loop(self._device)
+        for thread in threads:
+            thread.join()
+        for fd in clones:
+            os.close(fd)
+
+    def _loop(self, device: int) -> None:
+        buffer = bytearray(protocol.REQUEST_BUFFER)
+        while self._one(device, buffer):
+            pass
+
+    def _one(self, device: int, buffer: bytearray) -> bool:
+        """Take and handle one request; false when there will be no more."""
+        try:
+            length = os.readv(device, (buffer,))
+        except OSError as error:
+            if error.errno in _AGAIN:
+                return True
+            if error.errno in _GONE:
+                return False
+            raise
+        request = protocol.parse_request(memoryview(buffer)[:length])
+        reply = Reply(device, request.unique)
+        guard(reply, lambda: self._handler.handle(request, reply))
+        return True
+
+
+def guard(reply: Reply, work: Callable[[], None]) -> None:
+    """Run ``work``, which answers; if it raises instead, answer with the error's errno."""
+    try:
+        work()
+    except ForebayError as error:
+        _log.warning("a request was answered with an error: %s", error)
+        reply.error(error.errno)
+    except Exception:  # noqa: BLE001 - the outermost edge: an unanswered request would hang its caller for ever
+        _log.exception("a request failed for a reason that is a defect")
+        reply.error(errno.EIO)
