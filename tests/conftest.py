@@ -1,0 +1,30 @@
+"""Fixtures that several folders of tests share: proofs, and the cluster with Forebay in it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testkit.proofs import FULL_VARIABLE, Proof
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a proof's test its question as an id, so that `make prove` finds it."""
+    if "proof" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("proof")
+        assert marker is not None, f"{metafunc.function.__name__} uses the fixture proof without @pytest.mark.proof"
+        metafunc.parametrize("proof", [marker], indirect=True, ids=[f"proof:{marker.args[0]}"])
+
+
+@pytest.fixture
+def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
+    """The question of a proof, at the size of CI or, under `make prove`, at full size."""
+    marker: pytest.Mark = request.param
+    target = os.environ.get(FULL_VARIABLE)
+    doc = (request.function.__doc__ or "").strip().splitlines()[0]
+    question = Proof(
+        question=marker.args[0], rounds=marker.kwargs["full" if target else "quick"], promise=doc.rstrip(".")
+    )
+    yield question
+    if target:
+        question.save(Path(target))
