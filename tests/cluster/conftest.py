@@ -1,20 +1,20 @@
 """A real two-node Kubernetes with Forebay installed, and a namespace for each test.
 
-A cluster that already runs (from `make demo`) is used as it is and left running; otherwise it is started for the session
-and removed at its end.
+A cluster that already runs (from `make demo`) is used as it is and left running; otherwise it is started for the
+session and removed at its end.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from testkit import workloads
-from testkit.cluster import Cluster
-from testkit.dataset import Manifest, seed_tests
-from testkit.image import build_image
-from testkit.install import install, installed_image
-from testkit.progress import Progress
 from testkit.store import Store
+
+from testkit import image, seeding
+from testkit.cluster import Cluster
+from testkit.image import Image
+from testkit.install import install
+from testkit.progress import Progress
 from testkit.workspace import Bucket, Workspace
 
 TEST_BUCKET = "tests"
@@ -24,8 +24,63 @@ TEST_BUCKET = "tests"
 def cluster() -> Iterator[Cluster]:
     """Two nodes, up and ready."""
     one = Cluster(progress=Progress())
-    was_up = one.is_up()
+    was_up = one.healthy()
     one.up()
     yield one
     if not was_up:
-        one.down()
+        assert one.down() == []
+
+
+@pytest.fixture(scope="session")
+def store(cluster: Cluster) -> Store:
+    """The S3 server behind its link, with an empty bucket for tests."""
+    one = Store(cluster.settings, cluster.progress)
+    one.up()
+    one.create_bucket(TEST_BUCKET)
+    return one
+
+
+@pytest.fixture(scope="session")
+def built(cluster: Cluster) -> Image:
+    """The image of the working tree, on all nodes."""
+    one = image.build(cluster.progress)
+    cluster.load_image(one.archive)
+    return one
+
+
+@pytest.fixture(scope="session")
+def forebay(cluster: Cluster, built: Image) -> Image:
+    """Forebay, installed from manifests/ with the working tree's image."""
+    install(cluster, built.name)
+    return built
+
+
+@pytest.fixture
+def workspace(request: pytest.FixtureRequest, cluster: Cluster, store: Store, forebay: Image) -> Iterator[Workspace]:
+    """A namespace of the test's own, deleted in the end; what a failed test left to see is printed before."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.originalname.removeprefix("test_"))[:40].strip("-")
+    bucket = Bucket(name=TEST_BUCKET, endpoint=store.endpoint, access_key=store.access_key, secret_key=store.secret_key)
+    one = Workspace(cluster=cluster, namespace=f"t-{name}", bucket=bucket, image=forebay.name)
+    one.delete()
+    one.create()
+    failed_before = request.session.testsfailed
+    yield one
+    if request.session.testsfailed > failed_before:
+        print(
+            cluster.kubectl("describe", "datasets,runtimes,dataloads", "-n", one.namespace, check=False).stdout[-8000:]
+        )
+        print(cluster.kubectl("get", "pods,pvc,events", "-n", one.namespace, check=False).stdout[-6000:])
+    one.delete()
+
+
+Seed = Callable[..., seeding.Seeded]
+
+
+@pytest.fixture
+def seed(store: Store, workspace: Workspace) -> Seed:
+    """Put objects under a prefix: the test's own unless another is named."""
+
+    def put(objects: Mapping[str, bytes], prefix: str = "") -> seeding.Seeded:
+        return seeding.put(store, TEST_BUCKET, prefix or workspace.namespace, objects)
+
+    return put

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from testkit.cluster import Cluster
 from testkit.proofs import Proof
 from testkit.seeding import Seeded, big_objects
@@ -77,6 +78,9 @@ def test_deleting_in_any_order_ends_clean(workspace: Workspace, cluster: Cluster
 
     eventually(lambda: _volumes(cluster, uid), timeout=60, what="the PV is gone", until=lambda name: not name)
     eventually(
-        lambda: _traces(cluster, uid, pods), timeout=60, what="nothing is left on the nodes", until=lambda left: not left
+        lambda: _traces(cluster, uid, pods),
+        timeout=60,
+        what="nothing is left on the nodes",
+        until=lambda left: not left,
     )
     proof.counts["namespace with all in it"] += 1

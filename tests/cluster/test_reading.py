@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from testkit.store import Store
+
 from testkit.proofs import Proof
 from testkit.seeding import Seeded, awkward_objects, big_objects, random_object
-from testkit.store import Store
 from testkit.workspace import Workspace
 
 pytestmark = pytest.mark.cluster
@@ -37,9 +38,7 @@ def test_bytes_are_right_from_store_memory_ssd_and_peer(workspace: Workspace, se
     seeded = seed({**awkward_objects(), **big_objects(count=6, size=16 << 20)})
     workspace.reader_files(seeded.rows)
     tiers = [{"medium": "Memory", "quota": "48Mi"}, {"medium": "SSD", "quota": "256Mi"}]
-    workspace.apply(
-        workspace.dataset(prefix=seeded.prefix), workspace.runtime(layout="Replicated", tiers=tiers)
-    )
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(layout="Replicated", tiers=tiers))
     workspace.wait("dataset", "data")
 
     for node in NODES:
@@ -72,12 +71,10 @@ def test_each_byte_is_fetched_once(workspace: Workspace, seed: Seed, store: Stor
     """Both nodes read the same cold file at the same time, and the store's own log shows each byte once."""
     size = 96 << 20
     workspace.apply(workspace.dataset(prefix=workspace.namespace), workspace.runtime())
-    seeded = seed(random_object("warm-up", 1000), prefix=workspace.namespace)
-    workspace.wait("dataset", "data")
     for attempt in range(proof.rounds):
         name = f"cold-{attempt}.bin"
         seeded = seed(random_object(name, size), prefix=workspace.namespace)
-        workspace.eventually_listed(len(seeded.keys) + attempt + 1)
+        workspace.eventually_listed(attempt + 1, timeout=90)
         workspace.reader_files(seeded.rows)
         mark = store.mark()
         pods = [workspace.reader(f"{node}-{attempt}", node, ("read",)) for node in NODES]
@@ -87,7 +84,9 @@ def test_each_byte_is_fetched_once(workspace: Workspace, seed: Seed, store: Stor
             assert pod.results(workspace.cluster)["read"]["bytes"] == size
             pod.delete(workspace.cluster)
         fetched = sum(
-            request.bytes_sent for request in store.log_since(mark) if request.method == "GET" and request.key.endswith(name)
+            request.bytes_sent
+            for request in store.log_since(mark)
+            if request.method == "GET" and request.key.endswith(name)
         )
 
         assert fetched == size

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from testkit.cluster import Cluster
 from testkit.proofs import Proof
 from testkit.seeding import Seeded, big_objects

@@ -2,13 +2,14 @@
 
 Usage: ``reader.py CONFIG STEP...``; CONFIG is JSON: ``{"root", "bucket", "endpoint", "threads", "files": [[path,
 key, size, sha256]...]}``. Steps: ``direct`` (from S3, nothing kept), ``read`` (through the mount; ``again`` is the
-same once more), ``verify`` (SHA-256 of every file, and that there is no other file). Each step prints one JSON line;
-the exit code is 1 if a step failed.
+same once more), ``hold`` (keep the volume until SIGTERM), ``verify`` (SHA-256 of every file, and that there is no
+other file). Each step prints one JSON line; the exit code is 1 if a step failed.
 """
 
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -70,6 +71,11 @@ class Reader:
     def again(self) -> dict[str, Any]:
         """Read every file once more."""
         return self.read()
+
+    def hold(self) -> dict[str, Any]:
+        """Do nothing until the pod is deleted."""
+        signal.sigwait({signal.SIGTERM})
+        return {}
 
     def verify(self) -> dict[str, Any]:
         """Compare size and SHA-256 of every file with the source's, and the set of names."""

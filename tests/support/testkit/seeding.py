@@ -41,7 +41,8 @@ def small_objects(count: int, size: int = 4096) -> dict[str, bytes]:
 def awkward_objects() -> dict[str, bytes]:
     """Names that S3 allows and that programs get wrong."""
     names = (
-        "with space.txt", " leading and trailing ", "ünïcödé/日本語.txt", "e\u0301 decomposed", "é composed", "100%.txt",
+        "with space.txt", " leading and trailing ", "ünïcödé/日本語.txt", "e\u0301 decomposed", "é composed",
+        "100%.txt",
         "%2F percent-encoded slash", "a+b&c=d?e#f;g,h", "quote'\"back\\slash", "tab\tinside", "emoji-🚀",
         "/".join("deep" for _ in range(40)) + "/file", "x" * 255, "empty", ".hidden", "..dots..", "-dash", "*star*",
         "UPPER/lower", "upper/LOWER",

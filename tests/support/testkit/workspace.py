@@ -125,6 +125,27 @@ class Workspace:
             credentials="",
         )  # fmt: skip
 
+    def holder(self, name: str, node: str, claim: str = "data") -> workloads.ReaderPod:
+        """A pod that has the volume mounted and does nothing, running."""
+        self.reader_files([], "holder")
+        pod = self.reader(name, node, ("hold",), config="holder", claim=claim)
+        pod.start(self.cluster)
+        eventually(
+            lambda: pod.phase(self.cluster), timeout=90, what=f"pod {name} runs", until=lambda phase: phase == "Running"
+        )
+        return pod
+
+    def eventually_no_workers(self, name: str = "data", timeout: float = 60) -> None:
+        """Wait until the Runtime has no pods left."""
+        eventually(lambda: self.workers(name), timeout=timeout, what="no workers", until=lambda pods: not pods)
+
+    def eventually_listed(self, files: int, name: str = "data", timeout: float = 30) -> None:
+        """Wait until the Dataset's index has so many files."""
+        eventually(
+            lambda: self.status("dataset", name).get("fileCount"),
+            timeout=timeout, what=f"{files} files are listed", until=lambda count: count == files,
+        )  # fmt: skip
+
     def reader_files(self, files: list[list[Any]], name: str = "reader", threads: int = 4) -> None:
         """What readers check: `[path, key, size, sha256]` rows."""
         config = {
