@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.fuse_mount import MountedDataset
+from testkit.fuse_mount import AWKWARD_FILES, MountedDataset
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,27 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-FILES = {
-    "model/a b.safetensors": os.urandom(9 * 1024 * 1024 + 12345),
-    "model/tiny": b"x",
-    "empty": b"",
-    "folder/": b"",
-    "ünï/çødé 文件.txt": "ü".encode() * 40000,
-    "per%cent/%2F": b"percent",
-    "deep/" + "/".join(f"level{number}" for number in range(40)) + "/leaf": b"leaf",
-    "double//slash": b"escaped",
-    "../up": b"no escape",
-    "a\nnewline": b"newline",
-    "-rf": b"dash",
-    "long/" + "n" * 255: b"255 bytes of name",
-    "longer/" + "n" * 400: b"400 bytes of name",
-    **{f"many/{number:04}": b"%d" % number * 50 for number in range(1500)},
-}
-"""Keys as object stores allow them."""
-
-
 @pytest.fixture
 def dataset(tmp_path: Path) -> Iterator[MountedDataset]:
     """The awkward files on two workers, mounted."""
-    with MountedDataset(tmp_path, FILES) as mounted:
+    with MountedDataset(tmp_path, AWKWARD_FILES) as mounted:
         yield mounted.mount()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import FILES
 from forebay.index.naming import names_of
 from forebay_protocol import wire
 from forebay_protocol.errors import ObjectChanged
 from forebay_protocol.keys import CHUNK_SIZE
+from testkit.fuse_mount import AWKWARD_FILES as FILES
 from testkit.fuse_mount import MountedDataset, eventually
 
 LARGE = "model/a b.safetensors"
@@ -24,6 +24,11 @@ LARGE = "model/a b.safetensors"
 def path_of(mounted: MountedDataset, key: str) -> Path:
     """Where a key is shown."""
     return mounted.target.joinpath(*names_of(key))
+
+
+def names_in(folder: Path) -> list[str]:
+    """What a folder lists."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def drop_caches() -> None:
@@ -66,7 +71,7 @@ def test_attributes_and_refusals(dataset: MountedDataset) -> None:
     assert stat.S_IMODE(seen.st_mode) == 0o444
     assert seen.st_mtime_ns == 1_700_000_000_123_456_789
     assert os.statvfs(dataset.target).f_files == len(FILES) - 1
-    for refused in (lambda: path.write_bytes(b""), lambda: (dataset.target / "new").touch(), path.unlink):
+    for refused in (path.unlink, (dataset.target / "new").touch, (dataset.target / "folder").rmdir):
         with pytest.raises(OSError, match="Read-only"):
             refused()
     with pytest.raises(FileNotFoundError):
@@ -175,7 +180,7 @@ def test_a_new_generation_shows(dataset: MountedDataset) -> None:
     assert held.read(10) == FILES[LARGE][:10]
     assert path_of(dataset, "model/tiny").read_bytes() == b"x"
     assert not path_of(dataset, "model/new").exists()
-    assert "new" not in os.listdir(dataset.target / "model")
+    assert "new" not in names_in(dataset.target / "model")
     after = {key: (data, "v1") for key, data in FILES.items() if key != "empty"}
     after |= {"model/tiny": (b"changed", "v2"), "model/new": (b"new", "v1"), LARGE: (b"short now", "v2")}
 
@@ -184,7 +189,7 @@ def test_a_new_generation_shows(dataset: MountedDataset) -> None:
 
     assert path_of(dataset, "model/tiny").read_bytes() == b"changed"
     assert path_of(dataset, LARGE).read_bytes() == b"short now"
-    assert sorted(os.listdir(dataset.target / "model")) == ["a b.safetensors", "new", "tiny"]
+    assert names_in(dataset.target / "model") == ["a b.safetensors", "new", "tiny"]
     assert not path_of(dataset, "empty").exists()
     assert os.fstat(held.fileno()).st_size == len(FILES[LARGE])
     held.close()
@@ -237,4 +242,4 @@ def test_the_kept_index_serves_without_workers(tmp_path: Path) -> None:
             worker.close()
         mounted.mount(f"--index-dir={kept}", "--patience=1")
 
-        assert os.listdir(mounted.target) == ["a"]
+        assert names_in(mounted.target) == ["a"]

@@ -41,18 +41,15 @@ class FakeWorker:
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        for target in (self._accept, lambda: self._http.serve_forever(poll_interval=0.02)):
-            threading.Thread(target=target, daemon=True).start()
-
-    @property
-    def member(self) -> Member:
-        """This worker as a ring names it."""
-        return Member(
-            id=self.name,
+        self.member = Member(
+            id=name,
             address="127.0.0.1",
             data_port=self._listener.getsockname()[1],
             control_port=self._http.server_address[1],
         )
+        """This worker as a ring names it."""
+        for target in (self._accept, lambda: self._http.serve_forever(poll_interval=0.02)):
+            threading.Thread(target=target, daemon=True).start()
 
     def _accept(self) -> None:
         while True:

@@ -21,6 +21,25 @@ MOUNT = MountSpec(name="m", source="s3://bucket/data", path="/")
 DOCUMENT = DatasetDocument(uid=UID, namespace="team", name="data", mounts=(MOUNT,), refresh_seconds=4.0)
 
 
+AWKWARD_FILES = {
+    "model/a b.safetensors": os.urandom(9 * 1024 * 1024 + 12345),
+    "model/tiny": b"x",
+    "empty": b"",
+    "folder/": b"",
+    "ünï/çødé 文件.txt": "ü".encode() * 40000,
+    "per%cent/%2F": b"percent",
+    "deep/" + "/".join(f"level{number}" for number in range(40)) + "/leaf": b"leaf",
+    "double//slash": b"escaped",
+    "../up": b"no escape",
+    "a\nnewline": b"newline",
+    "-rf": b"dash",
+    "long/" + "n" * 255: b"255 bytes of name",
+    "longer/" + "n" * 400: b"400 bytes of name",
+    **{f"many/{number:04}": b"%d" % number * 50 for number in range(1500)},
+}
+"""Keys as object stores allow them."""
+
+
 def eventually(what: Callable[[], bool], seconds: float = 15.0) -> None:
     """Wait until it is so; AssertionError when that takes too long."""
     end = time.monotonic() + seconds
