@@ -1,6 +1,6 @@
 """The Runtime, as crds/runtime.yaml defines it."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -106,7 +106,7 @@ class WorkerRow(Model):
 
     id: str
     address: str
-    pod_uid: str = Field(alias="podUID")
+    pod_uid: Annotated[str, Field(alias="podUID")]
     node: str | None = None
     zone: str | None = None
     state: Literal["joining", "active", "draining"]
@@ -124,6 +124,7 @@ class RuntimeStatus(Model):
     ready_replicas: int | None = None
     selector: str | None = None
     ring_epoch: int | None = None
+    layout: str | None = None
     cache_capacity_bytes: int | None = None
     cache_capacity: str | None = None
     held_bytes: int | None = None

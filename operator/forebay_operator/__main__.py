@@ -1,0 +1,123 @@
+"""Run the operator: wait for the Lease, fill the caches, then reconcile until the Lease or the process ends."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+import kopf
+import structlog
+
+from forebay_operator import handlers
+from forebay_operator.app import App, Reconciler
+from forebay_operator.handlers.lifecycle import configure
+from forebay_operator.health import serve
+from forebay_operator.kube.cache import Cache
+from forebay_operator.kube.client import Client, connect
+from forebay_operator.kube.errors import KubeError
+from forebay_operator.kube.lease import Lease
+from forebay_operator.kube.lists import synchronise
+from forebay_operator.queue import KeyQueue
+from forebay_operator.settings import Settings, from_environment
+from forebay_operator.workers.client import WorkersClient
+from forebay_operator.workers.fleet import Fleet
+
+_log = structlog.get_logger()
+
+
+async def _lead(client: Client, settings: Settings, stop: asyncio.Event) -> None:
+    """Everything that the leader does."""
+    app = App(Cache(), KeyQueue())
+    await _fill(client, app.cache)
+    workers = WorkersClient()
+    reconciler = Reconciler(client, app, Fleet(workers), settings)
+    reconciler.enqueue_all()
+    registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
+    configure(kopf_settings)
+    handlers.register(registry)
+    work = asyncio.create_task(reconciler.run())
+    try:
+        watch = kopf.operator(
+            registry=registry, settings=kopf_settings, memo=app, standalone=True, clusterwide=True, stop_flag=stop
+        )
+        await watch
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
+        await workers.close()
+
+
+async def _fill(client: Client, cache: Cache) -> None:
+    """Know everything before anything is decided: a Secret that we have not seen must not be made anew."""
+    while True:
+        try:
+            await synchronise(client, cache)
+        except KubeError as error:
+            _log.warning("caches not filled yet", problem=str(error))
+            await asyncio.sleep(1)
+        else:
+            return
+
+
+async def run(settings: Settings) -> int:
+    """The process's life; the exit code."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    lease: Lease | None = None
+    client = Client(await connect(), lambda: lease is not None and lease.held())
+    lease = Lease(client, settings.lease, settings.namespace, settings.identity)
+    health = await serve(settings.health_port) if settings.health_port else None
+    try:
+        return await _under_lease(client, lease, settings, stop)
+    finally:
+        await lease.release()
+        await client.close()
+        if health is not None:
+            await health.cleanup()
+
+
+async def _under_lease(client: Client, lease: Lease, settings: Settings, stop: asyncio.Event) -> int:
+    stopped = asyncio.create_task(stop.wait())
+    acquired = asyncio.create_task(lease.acquire())
+    await asyncio.wait([stopped, acquired], return_when=asyncio.FIRST_COMPLETED)
+    if not acquired.done():
+        acquired.cancel()
+        return 0
+    keep = asyncio.create_task(lease.keep())
+    lead = asyncio.create_task(_lead(client, settings, stop))
+    await asyncio.wait([stopped, keep, lead], return_when=asyncio.FIRST_COMPLETED)
+    if stopped.done():
+        await asyncio.wait([lead], timeout=10)
+        keep.cancel()
+        return 0
+    for task in (keep, lead):
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            _log.error("stopping", problem=repr(task.exception()))
+    keep.cancel()
+    lead.cancel()
+    return 1
+
+
+def main() -> None:
+    """Read the settings and run."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        settings = from_environment()
+    except ValueError as error:
+        sys.exit(str(error))
+    sys.exit(asyncio.run(run(settings)))
+
+
+if __name__ == "__main__":
+    main()

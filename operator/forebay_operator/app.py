@@ -1,0 +1,180 @@
+"""The composition root: one loop that observes, plans and executes, for whatever key the queue hands out."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from forebay_operator.kube.cache import Cache
+from forebay_operator.kube.client import Client
+from forebay_operator.kube.errors import KubeError, NotLeader
+from forebay_operator.kube.execute import Executor
+from forebay_operator.kube.lists import synchronise
+from forebay_operator.kube.observe import Observer, sample
+from forebay_operator.model.dataload import DataLoad
+from forebay_operator.queue import Key, KeyQueue
+from forebay_operator.reconcile import dataload as loads
+from forebay_operator.reconcile.dataload import plan_dataload
+from forebay_operator.reconcile.dataset import plan_dataset
+from forebay_operator.reconcile.plan import Ref
+from forebay_operator.reconcile.runtime import plan_runtime
+from forebay_operator.settings import Settings
+from forebay_operator.workers.fleet import Fleet, WorkerAccess
+from forebay_protocol.control import LoadProgress
+
+_log = structlog.get_logger()
+_LONGEST_BACKOFF = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What event handlers reach: the cache to fill and the queue to feed. kopf copies it per object."""
+
+    cache: Cache
+    queue: KeyQueue
+
+
+class Reconciler:
+    """Takes keys from the queue and makes the world match."""
+
+    def __init__(self, client: Client, app: App, fleet: Fleet, settings: Settings) -> None:
+        self._client = client
+        self._cache = app.cache
+        self._queue = app.queue
+        self._fleet = fleet
+        self._settings = settings
+        self._observer = Observer(client, app.cache)
+        self._executor = Executor(client, app.cache)
+        self._failures: defaultdict[Key, int] = defaultdict(int)
+        self._refused: dict[Key, tuple[str, ...]] = {}
+        self._samples: dict[Key, loads.Sample] = {}
+        self._passes: dict[str, Callable[[Key], Awaitable[float | None]]] = {
+            "Dataset": self._dataset,
+            "Runtime": self._runtime,
+            "DataLoad": self._dataload,
+            "PersistentVolume": self._volume,
+        }
+
+    async def run(self) -> None:
+        """Reconcile for ever, several objects at a time."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._settings.concurrency):
+                tasks.create_task(self._work())
+            tasks.create_task(self._resync())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            try:
+                delay = await self._passes[key.kind](key)
+                self._failures.pop(key, None)
+            except KubeError as error:
+                delay = self._backoff(key)
+                _log.warning("pass failed", **key._asdict(), problem=str(error), retry_after=delay)
+            except NotLeader:
+                raise
+            except Exception:  # noqa: BLE001 - the outermost edge: one object's surprise must not stop all others
+                delay = self._backoff(key)
+                _log.exception("pass failed", **key._asdict(), retry_after=delay)
+            finally:
+                self._queue.done(key)
+            if delay is not None:
+                self._queue.add_later(key, delay)
+
+    def _backoff(self, key: Key) -> float:
+        self._failures[key] += 1
+        return min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._failures[key], 10))
+
+    async def _resync(self) -> None:
+        """A watch may miss a deletion while it reconnects: now and then compare, and look at everything once."""
+        while True:
+            await asyncio.sleep(self._settings.resync)
+            try:
+                missed = await synchronise(self._client, self._cache)
+            except KubeError as error:
+                _log.warning("resync failed", problem=str(error))
+                continue
+            if missed:
+                _log.info("resync found deletions", count=len(missed))
+            self.enqueue_all()
+
+    def enqueue_all(self) -> None:
+        """Look at everything."""
+        for kind in self._passes:
+            for raw in self._cache.all(kind):
+                self._queue.add(Key(kind, raw["metadata"].get("namespace", ""), raw["metadata"]["name"]))
+
+    def _access(self, namespace: str, name: str) -> WorkerAccess | None:
+        facts = self._observer.workers(namespace, name)
+        return WorkerAccess(**facts._asdict()) if facts else None
+
+    async def _runtime(self, key: Key) -> float | None:
+        subject = self._observer.subject(*key)
+        access = self._access(key.namespace, key.name)
+        changed = await self._fleet.poll(key.namespace, key.name, access if subject else None)
+        if changed:
+            self._queue.add(Key("Dataset", key.namespace, key.name))
+        if subject is None:
+            self._forget(key)
+            return None
+        reports = self._fleet.reports(key.namespace, key.name)
+        seen = await self._observer.runtime(subject, reports, self._settings.worker_image, self._refused.get(key, ()))
+        plan = plan_runtime(seen, datetime.now(UTC))
+        refused = await self._executor.execute(subject, "Runtime", plan)
+        if refused != self._refused.get(key, ()):
+            self._refused[key] = refused
+            self._queue.add(key)
+        if plan.ring is not None and access is not None:
+            await self._fleet.publish(access, plan.ring)
+        return plan.requeue_after
+
+    async def _dataset(self, key: Key) -> float | None:
+        subject = self._observer.subject(*key)
+        if subject is None:
+            return None
+        reports = self._fleet.reports(key.namespace, key.name)
+        plan = plan_dataset(await self._observer.dataset(subject, reports), datetime.now(UTC))
+        refused = await self._executor.execute(subject, "Dataset", plan)
+        if refused:
+            _log.warning("refused", **key._asdict(), problems=refused)
+            return self._backoff(key)
+        return plan.requeue_after
+
+    async def _dataload(self, key: Key) -> float | None:
+        subject = self._observer.subject(*key)
+        if subject is None:
+            self._forget(key)
+            return None
+        load = DataLoad.read(subject)
+        namespace, dataset = key.namespace, load.spec.dataset
+        access = self._access(namespace, dataset)
+        members = self._observer.active_members(namespace, dataset)
+        progress: dict[str, LoadProgress] = {}
+        if access is not None and not load.deleting and not load.finished:
+            progress = await self._fleet.load(access, members, load.metadata.uid, loads.request(load))
+        seen = self._observer.dataload(subject, progress, self._samples.get(key))
+        now = datetime.now(UTC)
+        plan = plan_dataload(seen, now)
+        taken = sample(seen, now)
+        if taken is not None:
+            self._samples[key] = taken
+        await self._executor.execute(subject, "DataLoad", plan)
+        if load.finished and key in self._samples and access is not None:
+            await self._fleet.forget_load(access, load.metadata.uid)
+            self._forget(key)
+        return plan.requeue_after
+
+    def _forget(self, key: Key) -> None:
+        self._samples.pop(key, None)
+        self._refused.pop(key, None)
+        self._failures.pop(key, None)
+
+    async def _volume(self, key: Key) -> float | None:
+        """A volume outlives its Dataset only when someone took our finalizer away: collect it."""
+        raw = self._observer.subject(*key)
+        if raw is not None and self._observer.serves_nobody(raw):
+            await self._executor.delete(Ref(*key))
+        return None

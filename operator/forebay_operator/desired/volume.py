@@ -1,0 +1,70 @@
+"""PersistentVolume and -Claim of a Dataset, bound to each other without a provisioner.
+
+The capacity is a fixed number that means nothing: a bucket has no size limit, and the number of a bound claim
+could not follow the bucket.
+"""
+
+from typing import Any
+
+from forebay_operator.desired import labels
+from forebay_operator.model import meta, names
+from forebay_operator.model.dataset import Dataset
+from forebay_protocol import volume as protocol
+
+CAPACITY = "1Pi"
+ACCESS_MODES = ["ReadOnlyMany"]
+
+
+def persistent_volume(dataset: Dataset) -> dict[str, Any]:
+    """The PersistentVolume; cluster-scoped, so labels tell whose it is."""
+    name, namespace, uid = dataset.metadata.name, dataset.metadata.namespace, dataset.metadata.uid
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {
+            "name": names.volume(uid),
+            "labels": {
+                **labels.common(name), meta.LABEL_DATASET_NAMESPACE: namespace, meta.LABEL_DATASET_UID: uid,
+            },
+        },
+        "spec": {
+            "accessModes": ACCESS_MODES,
+            "capacity": {"storage": CAPACITY},
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "namespace": namespace},
+            "csi": {
+                "driver": meta.CSI_DRIVER,
+                "volumeHandle": uid,
+                "readOnly": True,
+                "nodeStageSecretRef": {"name": names.access_secret(name), "namespace": namespace},
+                "volumeAttributes": {
+                    protocol.DATASET_UID: uid,
+                    protocol.DATASET_NAME: name,
+                    protocol.DATASET_NAMESPACE: namespace,
+                    protocol.WORKER_SERVICE: names.worker_service_host(name, namespace),
+                },
+            },
+            "persistentVolumeReclaimPolicy": "Retain",
+            "volumeMode": "Filesystem",
+        },
+    }  # fmt: skip
+
+
+def persistent_volume_claim(dataset: Dataset) -> dict[str, Any]:
+    """The claim that pods name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": dataset.metadata.name,
+            "namespace": dataset.metadata.namespace,
+            "labels": {**labels.common(dataset.metadata.name), meta.LABEL_DATASET_UID: dataset.metadata.uid},
+            "ownerReferences": [dataset.reference()],
+        },
+        "spec": {
+            "accessModes": ACCESS_MODES,
+            "resources": {"requests": {"storage": CAPACITY}},
+            "storageClassName": "",
+            "volumeMode": "Filesystem",
+            "volumeName": names.volume(dataset.metadata.uid),
+        },
+    }

@@ -1,0 +1,136 @@
+"""The StatefulSet of a Runtime's workers, fit for Pod Security ``restricted`` (hostPath tiers excepted)."""
+
+from typing import Any
+
+from forebay_operator.desired import labels, worker_network, worker_placement, worker_resources, worker_storage
+from forebay_operator.model import meta, names
+from forebay_operator.model.dataset import Dataset
+from forebay_operator.model.runtime import Runtime
+from forebay_protocol import control
+from forebay_protocol.volume import CONTROL_PORT, DATA_PORT
+
+CONTAINER = "worker"
+_GRACE_SECONDS = 30
+_LOCKED_DOWN = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def _probe(path: str, period: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "control", "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": 3,
+    }
+
+
+def _container(image: str, parts: worker_storage.Storage, resources: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "forebay_worker"],
+        "args": [
+            "--id", "$(POD_NAME)", "--access-dir", worker_storage.ACCESS, "--state-dir", worker_storage.STATE,
+            "--control-port", str(CONTROL_PORT), "--data-port", str(DATA_PORT), *parts.arguments,
+        ],
+        "env": [_POD_NAME],
+        "ports": [
+            {"name": "control", "containerPort": CONTROL_PORT, "protocol": "TCP"},
+            {"name": "data", "containerPort": DATA_PORT, "protocol": "TCP"},
+        ],
+        "resources": resources,
+        "startupProbe": {**_probe(control.HEALTH, 1), "failureThreshold": 60},
+        "livenessProbe": _probe(control.HEALTH, 10),
+        "readinessProbe": _probe(control.READY, 2),
+        "securityContext": _LOCKED_DOWN,
+        "volumeMounts": [
+            *parts.mounts,
+            {"name": "access", "mountPath": worker_storage.ACCESS, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+        ],
+    }  # fmt: skip
+
+
+_POD_NAME = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
+
+
+def _hand_over_folders(image: str, mounts: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """The kubelet makes folders of the node as root; this hands them to the worker's user."""
+    return {
+        "name": "own-tiers",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["chown", f"{meta.WORKER_UID}:{meta.WORKER_UID}", *(mount["mountPath"] for mount in mounts)],
+        "env": [_POD_NAME],
+        "securityContext": {
+            **_LOCKED_DOWN, "runAsUser": 0, "runAsNonRoot": False, "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+        "volumeMounts": list(mounts),
+    }  # fmt: skip
+
+
+def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
+    parts = worker_storage.storage(runtime)
+    given = runtime.spec.pod_metadata
+    metadata: dict[str, Any] = {
+        "labels": {
+            **((given and given.labels) or {}),
+            **labels.common(runtime.metadata.name),
+            **labels.worker_selector(runtime.metadata.name),
+            meta.LABEL_DATASET_UID: dataset.metadata.uid,
+            meta.LABEL_PLACEMENT: dataset.spec.placement,
+        }
+    }
+    if given and given.annotations:
+        metadata["annotations"] = given.annotations
+    spec: dict[str, Any] = {
+        **worker_placement.placement(runtime, dataset),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "serviceAccountName": names.worker_set(runtime.metadata.name),
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": meta.WORKER_UID,
+            "runAsGroup": meta.WORKER_UID,
+            "fsGroup": meta.WORKER_UID,
+            # A tier may hold millions of files: only its root is looked at, not each file at each start.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(image, parts, worker_resources.resources(runtime.spec))],
+        "volumes": [
+            *parts.volumes,
+            {
+                "name": "access",
+                # fsGroup adds the group's read bit: the worker is not the files' owner.
+                "secret": {
+                    "secretName": names.access_secret(dataset.metadata.name), "optional": True, "defaultMode": 0o400,
+                },
+            },
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        ],
+    }  # fmt: skip
+    if parts.owned_by_root:
+        spec["initContainers"] = [_hand_over_folders(image, parts.owned_by_root)]
+    return {"metadata": metadata, "spec": spec}
+
+
+def worker_set(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
+    """The StatefulSet that the Runtime and its Dataset ask for."""
+    parts = worker_storage.storage(runtime)
+    spec: dict[str, Any] = {
+        "replicas": runtime.spec.replicas,
+        "podManagementPolicy": "Parallel",
+        "serviceName": names.worker_set(runtime.metadata.name),
+        "selector": {"matchLabels": labels.worker_selector(runtime.metadata.name)},
+        "template": _pod(runtime, dataset, image),
+    }
+    if parts.claims:
+        spec["volumeClaimTemplates"] = list(parts.claims)
+        spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": worker_network.metadata(runtime), "spec": spec}

@@ -1,0 +1,116 @@
+"""What we know of the cluster, fed by watches and by the answers to our own writes.
+
+An answer to a write may arrive before the watch tells of it and a watch may tell of the past, so a newer
+resourceVersion always wins; a deleted object's UID is remembered, so that a late answer does not revive it.
+"""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from forebay_operator.model import meta
+
+Object = dict[str, Any]
+Place = tuple[str, str]
+_REMEMBERED = 10_000
+
+
+def claims_of(pod: Object) -> list[str]:
+    """Names of the claims that a pod uses."""
+    volumes = pod.get("spec", {}).get("volumes", ())
+    return [v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")]
+
+
+def _is_worker(raw: Object) -> bool:
+    labels = raw["metadata"].get("labels") or {}
+    return labels.get(meta.LABEL_COMPONENT) == meta.WORKER_COMPONENT and meta.LABEL_DATASET in labels
+
+
+def _trimmed(kind: str, raw: Object) -> Object | None:
+    """The part of an object that is worth its memory; None when nothing of it is."""
+    metadata = {key: value for key, value in raw["metadata"].items() if key != "managedFields"}
+    if kind == "Secret" and metadata.get("labels", {}).get(meta.LABEL_MANAGED_BY) != meta.MANAGED_BY:
+        # Other people's secrets are not kept; only that they change is.
+        return {"metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")}}
+    if kind == "Pod" and not _is_worker(raw):
+        volumes = [{"persistentVolumeClaim": {"claimName": name}} for name in claims_of(raw)]
+        if not volumes:
+            return None
+        kept = {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")}
+        return {"metadata": kept, "spec": {"volumes": volumes}, "status": {"phase": raw["status"].get("phase")}}
+    return {**raw, "metadata": metadata}
+
+
+def _tags(kind: str, raw: Object) -> list[str]:
+    """What an object can be found by, within its namespace."""
+    if kind == "Pod":
+        workers = [f"worker:{raw['metadata']['labels'][meta.LABEL_DATASET]}"] if _is_worker(raw) else []
+        return workers + [f"claim:{name}" for name in claims_of(raw)]
+    if kind == "DataLoad":
+        return [f"dataset:{raw['spec']['dataset']}"]
+    if kind == "Dataset":
+        references = [mount.get("credentialsSecretRef") for mount in raw["spec"]["mounts"]]
+        return [f"secret:{reference['name']}" for reference in references if reference]
+    return []
+
+
+def version(raw: Object) -> int:
+    """The resourceVersion as the number that it is."""
+    return int(raw["metadata"].get("resourceVersion") or 0)
+
+
+class Cache:
+    """Objects by kind, namespace and name."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Place, Object]] = defaultdict(dict)
+        self._index: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def put(self, kind: str, raw: Object) -> None:
+        """Remember an object, unless something newer is known of it."""
+        metadata = raw["metadata"]
+        place = (metadata.get("namespace", ""), metadata["name"])
+        known = self._objects[kind].get(place)
+        if metadata["uid"] in self._gone or (known is not None and version(known) > version(raw)):
+            return
+        kept = _trimmed(kind, raw)
+        self._forget(kind, place)
+        if kept is not None:
+            self._objects[kind][place] = kept
+            for tag in _tags(kind, kept):
+                self._index[kind, place[0], tag].add(place[1])
+
+    def drop(self, kind: str, raw: Object) -> None:
+        """Forget an object that was deleted."""
+        metadata = raw["metadata"]
+        self._gone[metadata["uid"]] = None
+        if len(self._gone) > _REMEMBERED:
+            self._gone.popitem(last=False)
+        place = (metadata.get("namespace", ""), metadata["name"])
+        known = self._objects[kind].get(place)
+        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
+            self._forget(kind, place)
+
+    def _forget(self, kind: str, place: Place) -> None:
+        known = self._objects[kind].pop(place, None)
+        if known is None:
+            return
+        for tag in _tags(kind, known):
+            names = self._index[kind, place[0], tag]
+            names.discard(place[1])
+            if not names:
+                del self._index[kind, place[0], tag]
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object, if it is known."""
+        return self._objects[kind].get((namespace, name))
+
+    def all(self, kind: str) -> Iterable[Object]:
+        """All known objects of a kind."""
+        return list(self._objects[kind].values())
+
+    def tagged(self, kind: str, namespace: str, tag: str) -> list[Object]:
+        """The objects of a namespace that can be found by ``tag``, in the order of their names."""
+        names = sorted(self._index.get((kind, namespace, tag), ()))
+        return [self._objects[kind][namespace, name] for name in names]

@@ -1,0 +1,156 @@
+"""Gather from the caches what a decision looks at. What the workers say is brought along by the caller."""
+
+import base64
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from forebay_operator.kube.cache import Cache, Object
+from forebay_operator.kube.client import Client
+from forebay_operator.kube.credentials import CredentialsReader
+from forebay_operator.kube.errors import NotFound
+from forebay_operator.kube.kinds import KINDS
+from forebay_operator.model import meta, names
+from forebay_operator.model.dataload import DataLoad
+from forebay_operator.model.dataset import Dataset
+from forebay_operator.model.runtime import Runtime
+from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
+from forebay_protocol.control import LoadProgress, WorkerStatus
+from forebay_protocol.dataset import KEYS_FILE
+from forebay_protocol.ring import Member, MemberState
+
+
+class WorkerFacts(NamedTuple):
+    """How to reach a Runtime's running workers: whose token, signed with what, and their addresses by name."""
+
+    dataset_uid: str
+    key: bytes
+    addresses: dict[str, str]
+
+
+class Observer:
+    """Reads the caches."""
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+        self._credentials = CredentialsReader(client, cache)
+
+    def subject(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The custom resource as the API server shows it."""
+        return self._cache.get(kind, namespace, name)
+
+    def serves_nobody(self, volume: Object) -> bool:
+        """Whether a volume of ours has lost its Dataset."""
+        labels = volume["metadata"].get("labels", {})
+        namespace, name = labels.get(meta.LABEL_DATASET_NAMESPACE, ""), labels.get(meta.LABEL_DATASET, "")
+        owner = self._cache.get("Dataset", namespace, name)
+        return owner is None or owner["metadata"]["uid"] != labels.get(meta.LABEL_DATASET_UID)
+
+    def _dataset(self, namespace: str, name: str) -> Dataset | None:
+        raw = self._cache.get("Dataset", namespace, name)
+        return Dataset.read(raw) if raw else None
+
+    def _runtime(self, namespace: str, name: str) -> Runtime | None:
+        raw = self._cache.get("Runtime", namespace, name)
+        return Runtime.read(raw) if raw else None
+
+    def _pods(self, namespace: str, name: str) -> tuple[pods.WorkerPod, ...]:
+        return tuple(pods.read(raw) for raw in self._cache.tagged("Pod", namespace, f"worker:{name}"))
+
+    def workers(self, namespace: str, name: str) -> WorkerFacts | None:
+        """How to reach the running workers of a Runtime; None when there is no Dataset or key yet."""
+        raw, secret = self._cache.get("Dataset", namespace, name), self._access(namespace, name)
+        if raw is None or secret is None:
+            return None
+        addresses = {pod.name: pod.address for pod in self._pods(namespace, name) if pod.address and pod.running}
+        key = _keys(secret).split()[0].encode()
+        return WorkerFacts(dataset_uid=raw["metadata"]["uid"], key=key, addresses=addresses)
+
+    def _access(self, namespace: str, name: str) -> Object | None:
+        secret = self._cache.get("Secret", namespace, names.access_secret(name))
+        return secret if secret and KEYS_FILE in secret.get("data", {}) else None
+
+    async def runtime(
+        self, subject: Object, reports: Mapping[str, WorkerStatus], image: str, refused: tuple[str, ...]
+    ) -> runtime.Observed:
+        """What a decision on the Runtime looks at."""
+        seen = Runtime.read(subject)
+        namespace, name = seen.metadata.namespace, seen.metadata.name
+        secret = self._access(namespace, name)
+        return runtime.Observed(
+            runtime=seen,
+            dataset=self._dataset(namespace, name),
+            worker_set=self._cache.get("StatefulSet", namespace, names.worker_set(name)),
+            pods=self._pods(namespace, name),
+            reports=reports,
+            access_revision=secret["metadata"]["resourceVersion"] if secret else "",
+            image=image,
+            refused=refused,
+        )
+
+    async def dataset(self, subject: Object, reports: Mapping[str, WorkerStatus]) -> dataset.Observed:
+        """What a decision on the Dataset looks at."""
+        seen = Dataset.read(subject)
+        namespace, name = seen.metadata.namespace, seen.metadata.name
+        credentials, problems = await self._credentials.of(seen)
+        using = self._cache.tagged("Pod", namespace, f"claim:{name}")
+        return dataset.Observed(
+            dataset=seen,
+            runtime=self._runtime(namespace, name),
+            credentials=credentials,
+            secret_problems=problems,
+            keys="" if seen.deleting else await self._keys_of(seen),
+            claim=self._cache.get("PersistentVolumeClaim", namespace, name),
+            volume=self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid)),
+            pods=tuple(
+                pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
+            ),
+            reports=reports,
+        )
+
+    async def _keys_of(self, seen: Dataset) -> str:
+        """The Dataset's key file. Keys are made once: who is asked last whether there are some is the API server."""
+        namespace, name = seen.metadata.namespace, names.access_secret(seen.metadata.name)
+        secret = self._access(namespace, seen.metadata.name)
+        if secret is None:
+            try:
+                secret = await self._client.get(KINDS["Secret"].path(namespace, name))
+                self._cache.put("Secret", secret)
+            except NotFound:
+                secret = None
+        owners = secret["metadata"].get("ownerReferences", ()) if secret else ()
+        if secret is None or all(owner["uid"] != seen.metadata.uid for owner in owners):
+            return secrets.token_hex(32) + "\n"
+        return _keys(secret)
+
+    def dataload(
+        self, subject: Object, progress: Mapping[str, LoadProgress], sample: dataload.Sample | None
+    ) -> dataload.Observed:
+        """What a decision on the DataLoad looks at."""
+        seen = DataLoad.read(subject)
+        namespace, name = seen.metadata.namespace, seen.spec.dataset
+        return dataload.Observed(
+            load=seen,
+            dataset=self._dataset(namespace, name),
+            runtime=self._runtime(namespace, name),
+            members=tuple(member.id for member in self.active_members(namespace, name)),
+            progress=progress,
+            sample=sample,
+        )
+
+    def active_members(self, namespace: str, name: str) -> tuple[Member, ...]:
+        """The active members of the ring that a Runtime has published."""
+        seen = self._runtime(namespace, name)
+        members = membership.published(seen).members if seen else ()
+        return tuple(member for member in members if member.state is MemberState.ACTIVE)
+
+
+def _keys(secret: Object) -> str:
+    return base64.b64decode(secret["data"][KEYS_FILE]).decode()
+
+
+def sample(progress: dataload.Observed, now: datetime) -> dataload.Sample | None:
+    """The figures of this look, for the speed at the next one."""
+    return dataload.Sample(at=now, loaded_bytes=dataload.loaded(progress)) if progress.progress else None

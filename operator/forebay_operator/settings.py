@@ -1,0 +1,51 @@
+"""Settings of the operator, read once from the environment at the edge."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseSettings:
+    """Leader election. A holder that was killed is replaced after ``duration`` and at most one ``retry``."""
+
+    name: str = "forebay-operator"
+    duration: float = 10.0
+    """Seconds for which a renewal gives the right to write."""
+    renew: float = 2.0
+    """Seconds between renewals."""
+    retry: float = 2.0
+    """Seconds between looks of one who waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator is told at its start."""
+
+    identity: str
+    """Who holds the Lease: the pod's name."""
+    namespace: str
+    """Namespace of the Lease."""
+    worker_image: str
+    """Image of the worker pods."""
+    health_port: int = 8080
+    """TCP port of the liveness endpoint; 0 for none."""
+    concurrency: int = 8
+    """How many objects are reconciled at the same time."""
+    resync: float = 300.0
+    """Seconds between comparisons of the caches with the API server."""
+    lease: LeaseSettings = LeaseSettings()
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read POD_NAME, POD_NAMESPACE, FOREBAY_WORKER_IMAGE and FOREBAY_HEALTH_PORT; ValueError says what is missing."""
+    image = environment.get("FOREBAY_WORKER_IMAGE", "")
+    if not image:
+        raise ValueError("FOREBAY_WORKER_IMAGE is not set: it names the image of the worker pods")
+    return Settings(
+        identity=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+        namespace=environment.get("POD_NAMESPACE") or "default",
+        worker_image=image,
+        health_port=int(environment.get("FOREBAY_HEALTH_PORT") or 8080),
+    )

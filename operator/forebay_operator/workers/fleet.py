@@ -1,0 +1,89 @@
+"""All workers of all Runtimes as last heard of."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from forebay_operator.reconcile.plan import RingOrder
+from forebay_operator.workers.client import WorkersClient, token_for
+from forebay_protocol.control import LoadProgress, LoadRequest, WorkerStatus
+from forebay_protocol.ring import Member
+
+_TOLERATED_SILENCE = 3
+"""Polls that a worker may miss before its last report counts no more: one slow answer is not an outage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerAccess:
+    """How to reach a Runtime's workers: their addresses by name, and what signs the tokens."""
+
+    dataset_uid: str
+    key: bytes
+    addresses: Mapping[str, str]
+
+    def token(self) -> str:
+        """A fresh token."""
+        return token_for(self.key, self.dataset_uid)
+
+
+class _Heard(NamedTuple):
+    """The last report of a worker, the address that gave it, and how many polls it has missed since."""
+
+    report: WorkerStatus
+    address: str
+    missed: int
+
+
+class Fleet:
+    """Asks workers and remembers their answers."""
+
+    def __init__(self, client: WorkersClient) -> None:
+        self._client = client
+        self._heard: dict[tuple[str, str], dict[str, _Heard]] = {}
+
+    def reports(self, namespace: str, name: str) -> dict[str, WorkerStatus]:
+        """The last report of each worker of the Runtime that still answers."""
+        return {worker: heard.report for worker, heard in self._heard.get((namespace, name), {}).items()}
+
+    async def poll(self, namespace: str, name: str, access: WorkerAccess | None) -> bool:
+        """Ask every worker of the Runtime; whether the reports differ from before."""
+        before = self._heard.get((namespace, name), {})
+        after: dict[str, _Heard] = {}
+        if access is not None and access.addresses:
+            token = access.token()
+            places = list(access.addresses.items())
+            answers = await asyncio.gather(*(self._client.status(address, token) for _, address in places))
+            for (worker, address), answer in zip(places, answers, strict=True):
+                former = before.get(worker)
+                if answer is not None:
+                    after[worker] = _Heard(answer, address, 0)
+                elif former and former.address == address and former.missed + 1 < _TOLERATED_SILENCE:
+                    after[worker] = former._replace(missed=former.missed + 1)
+        if after:
+            self._heard[namespace, name] = after
+        else:
+            self._heard.pop((namespace, name), None)
+        return {worker: heard.report for worker, heard in before.items()} != self.reports(namespace, name)
+
+    async def publish(self, access: WorkerAccess, order: RingOrder) -> None:
+        """Hand the ring to the members that lack it; who misses it is asked again at the next look."""
+        token = access.token()
+        await asyncio.gather(*(self._client.put_ring(member.address, token, order.ring) for member in order.behind))
+
+    async def load(
+        self, access: WorkerAccess, members: tuple[Member, ...], load_id: str, request: LoadRequest
+    ) -> dict[str, LoadProgress]:
+        """Ask all members for a load; how far each is that answers."""
+        token = access.token()
+        answers = await asyncio.gather(
+            *(self._client.put_load(member.address, token, load_id, request) for member in members)
+        )
+        return {member.id: answer for member, answer in zip(members, answers, strict=True) if answer is not None}
+
+    async def forget_load(self, access: WorkerAccess, load_id: str) -> None:
+        """Tell all workers that a load is of no interest any more."""
+        token = access.token()
+        await asyncio.gather(
+            *(self._client.delete_load(address, token, load_id) for address in access.addresses.values())
+        )
