@@ -87,8 +87,8 @@ class S3Source:
 
     def probe(self) -> None:
         """List one key: it needs the same rights as the index does."""
-        wanted = {"Bucket": self._location.container, "Prefix": self._location.key_prefix}
-        self._call(lambda: self._client.list_objects_v2(**wanted, MaxKeys=1))
+        place = self._location
+        self._call(lambda: self._client.list_objects_v2(Bucket=place.container, Prefix=place.key_prefix, MaxKeys=1))
 
     def close(self) -> None:
         """Close the client's connections."""

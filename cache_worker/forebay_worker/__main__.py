@@ -1,0 +1,44 @@
+"""``python -m forebay_worker``: run one cache worker until SIGTERM or SIGINT."""
+
+import logging
+import os
+import signal
+import sys
+
+import structlog
+
+from forebay_worker.app import Worker
+from forebay_worker.settings import parse
+
+
+def _log_json_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main() -> None:
+    """Start, wait for a signal, stop."""
+    settings = parse(sys.argv[1:])
+    _log_json_to_stderr()
+    # Blocked before any thread starts, so that sigwait is the only one to take them.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    worker = Worker(settings)
+    worker.start()
+    signal.sigwait(signals)
+    worker.stop()
+    sys.stderr.flush()
+    # A request to the store may hang for its whole timeout; the interpreter would wait for its thread.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

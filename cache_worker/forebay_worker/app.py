@@ -1,0 +1,173 @@
+"""The composition of a worker: which part knows which."""
+
+import time
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from forebay_protocol.control import Problem, WorkerStatus
+from forebay_protocol.errors import SourceError
+from forebay_worker.access import Access, AccessWatcher
+from forebay_worker.index.keeper import IndexKeeper
+from forebay_worker.index.refresh import IndexRefresh
+from forebay_worker.loads import Loads
+from forebay_worker.membership import Membership
+from forebay_worker.metrics import Metrics
+from forebay_worker.origin import Origin
+from forebay_worker.peers import Peers
+from forebay_worker.serve.control import ControlServer
+from forebay_worker.serve.data import DataServer, Progress
+from forebay_worker.settings import WorkerSettings
+from forebay_worker.shell import ChunkShell, Judged, Limits
+from forebay_worker.store.scrub import Scrub
+from forebay_worker.store.tiered import ChunkStore
+from forebay_worker.window import ServedWindow
+from forebay_worker.worth import Appraiser
+
+_log = structlog.get_logger()
+
+
+class Worker:
+    """One cache worker in this process; ``start`` returns when both ports are open."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        """Build all parts; no thread runs and no port is open yet."""
+        self._settings = settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self.metrics = Metrics()
+        self.access = AccessWatcher(settings.access_dir, settings.poll_seconds)
+        self.membership = Membership(settings.id, settings.state_dir / "ring.json")
+        self.index = IndexKeeper(settings.state_dir / "index")
+        self._origin = Origin(self.metrics)
+        self._peers = Peers(self.membership, self.access, self.metrics)
+        limits = Limits(settings.fetchers, settings.fill_bytes)
+        self.shell = ChunkShell(self.membership, self._origin, self._peers, self.metrics, limits)
+        self._refresh = IndexRefresh(self.index, self.membership, self.access, self._origin, self.metrics)
+        self._appraiser = Appraiser(self.membership, self.index, self.shell)
+        self.loads = Loads(settings.state_dir / "loads.json", self.shell, self.index, self.membership)
+        self._window = ServedWindow()
+        self._scrub = Scrub(self._store, settings.scrub_rate, self.metrics)
+        self._data = DataServer(
+            self.shell,
+            self._dataset_of,
+            Progress(lambda: self.membership.ring.epoch, lambda: self.index.generation),
+            self.metrics,
+            self._window,
+            max_connections=settings.max_connections,
+        )
+        self._control = ControlServer(self)
+        self._store_problem: Problem | None = None
+        self._stopping = False
+        self.data_port = 0
+        self.control_port = 0
+
+    def start(self) -> None:
+        """Open the ports and begin all that runs in the background."""
+        self.access.listen(self._access_changed)
+        self.membership.listen(lambda _: self._ring_changed())
+        self.index.listen(lambda _: self._appraiser.want())
+        self.shell.on_source_error = self._source_failed
+        self._appraiser.start()
+        self.access.start()
+        self.loads.resume()
+        self._refresh.start()
+        self._scrub.start()
+        self.data_port = self._data.start(self._settings.address, self._settings.data_port)
+        self.control_port = self._control.start(self._settings.address, self._settings.control_port)
+        _log.info("worker started", id=self._settings.id, data_port=self.data_port, control_port=self.control_port)
+
+    def _store(self) -> ChunkStore | None:
+        cache = self.shell.cache
+        return None if cache is None else cache.store
+
+    def _dataset_of(self, token: str) -> str:
+        self.access.check(token)
+        return self.access.need().dataset.uid
+
+    def _access_changed(self, access: Access) -> None:
+        self._origin.change(access)
+        cache = self.shell.cache
+        if cache is None or cache.store.dataset != access.dataset.uid:
+            self.shell.cache = None
+            if cache is not None:
+                cache.store.close()
+            self._open_store(access)
+        self._refresh.want()
+
+    def _open_store(self, access: Access) -> None:
+        try:
+            store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics)
+        except OSError as error:
+            self._store_problem = Problem(
+                reason="TierNotUsable", message=f"a tier cannot be opened ({error}); reads go through to the store"
+            )
+            _log.warning("tier cannot be opened", error=str(error))
+            return
+        self._store_problem = None
+        self.index.load(access.dataset.uid)
+        self.shell.cache = Judged(store, self._appraiser.judge)
+        self._appraiser.want()
+
+    def _ring_changed(self) -> None:
+        self._appraiser.want()
+        self._refresh.want()
+
+    def _source_failed(self, error: SourceError) -> None:
+        access = self.access.current
+        if access is not None and access.dataset.refresh_seconds is not None:
+            _log.info("the store failed a read", reason=error.reason, error=error.message)
+            self._refresh.want()
+
+    def why_not_ready(self) -> str:
+        """What keeps this worker from serving; empty when nothing does."""
+        if self._stopping:
+            return "stopping"
+        if self.access.current is None:
+            return self.access.problem.message if self.access.problem else "no access yet"
+        return "" if self.membership.is_member() else "no ring names this worker yet"
+
+    def measured(self) -> CollectorRegistry:
+        """The metrics, with those brought up to date that nobody sets on change."""
+        store = self._store()
+        self.metrics.cached_bytes.set(0 if store is None else store.cached_bytes)
+        self.metrics.index_generation.set(self.index.generation)
+        self.metrics.ring_epoch.set(self.membership.ring.epoch)
+        return self.metrics.registry
+
+    def status(self) -> WorkerStatus:
+        """What the worker says of itself."""
+        access, store = self.access.current, self._store()
+        hit, miss = self._window.totals()
+        return WorkerStatus(
+            id=self._settings.id,
+            epoch=self.membership.ring.epoch,
+            dataset_revision="" if access is None else access.revision,
+            index=self._refresh.status(),
+            tiers=() if store is None else store.tier_statuses(),
+            cached_bytes=0 if store is None else store.cached_bytes,
+            held_bytes=0 if store is None else store.held_bytes,
+            window_hit_bytes=hit,
+            window_miss_bytes=miss,
+            origin_bytes=self._origin.bytes,
+            peer_bytes=self._peers.bytes,
+            corrupt_chunks=0 if store is None else store.corrupt_chunks,
+            problems=tuple(one for one in (self.access.problem, self._store_problem) if one is not None),
+        )
+
+    def stop(self) -> None:
+        """Not ready any more; answers under way end; everything is closed."""
+        start = time.monotonic()
+        self._stopping = True
+        self._refresh.stop()
+        self.loads.stop()
+        self._data.stop(self._settings.stop_seconds)
+        self._scrub.stop()
+        self._appraiser.stop()
+        self.access.stop()
+        self._control.stop()
+        self.shell.close()
+        self._peers.close()
+        self._origin.close()
+        if self.shell.cache is not None:
+            self.shell.cache.store.close()
+        _log.info("worker stopped", seconds=round(time.monotonic() - start, 3))

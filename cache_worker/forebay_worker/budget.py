@@ -1,0 +1,38 @@
+"""A bound on the bytes that are in memory at the same time; who wants more waits."""
+
+import threading
+import time
+
+from forebay_protocol.errors import Overloaded
+from forebay_worker.metrics import Metrics
+
+
+class MemoryBudget:
+    """Bytes of chunks on their way in. Thread-safe."""
+
+    def __init__(self, limit: int, metrics: Metrics) -> None:
+        """``limit`` in bytes."""
+        self._limit = limit
+        self._metrics = metrics
+        self._used = 0
+        self._freed = threading.Condition()
+
+    def take(self, count: int, patience: float) -> None:
+        """Wait until the bytes are free; Overloaded when that takes more than ``patience`` seconds."""
+        end = time.monotonic() + patience
+        with self._freed:
+            # Something larger than the whole budget passes alone rather than never.
+            while self._used and self._used + count > self._limit:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise Overloaded("too many chunks are being fetched", retry_after=1.0)
+                self._freed.wait(left)
+            self._used += count
+            self._metrics.filling_bytes.set(self._used)
+
+    def give(self, count: int) -> None:
+        """The bytes are free again."""
+        with self._freed:
+            self._used -= count
+            self._metrics.filling_bytes.set(self._used)
+            self._freed.notify_all()

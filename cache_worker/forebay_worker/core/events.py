@@ -1,0 +1,87 @@
+"""What happens to the cache."""
+
+from dataclasses import dataclass
+
+from forebay_protocol.keys import ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """At start-up the catalogue of a tier lists this chunk. Call them in the order of their last use."""
+
+    key: ChunkKey
+    tier: int
+    length: int
+    sums: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Somebody has, or is about to have, the bytes of a chunk and asks where to put them."""
+
+    key: ChunkKey
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The chunk's bytes and their checksums are in the tier that ``Write`` named."""
+
+    key: ChunkKey
+    sums: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """They are not; the room is free again."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The instruction ``Remove`` has been carried out."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """All checksums of the chunk matched."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """The chunk's bytes are gone or do not match; it must never be served again."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A reader that had the chunk is done with it."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Whether the newest generation shows the chunk's object, and whether this worker owns it in the ring."""
+
+    key: ChunkKey
+    current: bool
+    owned: bool
+    spare: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A tier has this capacity now; 0 takes it out of use for new chunks."""
+
+    tier: int
+    capacity: int
+
+
+Event = Found | Wanted | Written | WriteFailed | Removed | Verified | Damaged | Released | Judged | Resized

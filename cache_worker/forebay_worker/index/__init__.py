@@ -1,0 +1,1 @@
+"""The dataset's listing: built from the sources, kept, refreshed, handed to others."""

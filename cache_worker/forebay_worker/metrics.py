@@ -1,0 +1,72 @@
+"""Every metric of a worker, with unit and help. docs/METRICS.md shows the same table."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """One worker's metrics in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Define them all."""
+        self.registry = registry = CollectorRegistry()
+        prefix = "forebay_worker"
+        self.hit_bytes = Counter(
+            f"{prefix}_hit_bytes", "Bytes served from a tier.", ["tier"], registry=registry
+        )  # fmt: skip
+        self.miss_bytes = Counter(
+            f"{prefix}_miss_bytes", "Bytes served that had to be fetched first.", ["source"], registry=registry
+        )
+        self.peer_served_bytes = Counter(
+            f"{prefix}_peer_served_bytes", "Bytes served to other workers.", registry=registry
+        )  # fmt: skip
+        self.origin_bytes = Counter(f"{prefix}_origin_bytes", "Bytes fetched from the store.", registry=registry)
+        self.peer_bytes = Counter(f"{prefix}_peer_bytes", "Bytes fetched from other workers.", registry=registry)
+        self.fills = Counter(
+            f"{prefix}_fills", "Chunks fetched, by where from and what became of them.", ["source", "result"],
+            registry=registry,
+        )  # fmt: skip
+        self.fill_seconds = Histogram(
+            f"{prefix}_fill_seconds", "Time from the decision to fetch a chunk until it could be served.", ["source"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.filling_bytes = Gauge(
+            f"{prefix}_filling_bytes", "Bytes of chunks in memory on their way in.", registry=registry
+        )  # fmt: skip
+        self.evictions = Counter(f"{prefix}_evictions", "Chunks removed to make room.", registry=registry)
+        self.corrupt_chunks = Counter(
+            f"{prefix}_corrupt_chunks", "Chunks whose bytes were gone or did not match.", registry=registry
+        )
+        self.request_errors = Counter(
+            f"{prefix}_request_errors", "Data requests answered with an error.", ["reason"], registry=registry
+        )
+        self.connections = Gauge(f"{prefix}_connections", "Open data connections.", registry=registry)
+        self.tier_used_bytes = Gauge(
+            f"{prefix}_tier_used_bytes", "Bytes that chunks take in a tier.", ["tier"], registry=registry
+        )
+        self.tier_capacity_bytes = Gauge(
+            f"{prefix}_tier_capacity_bytes", "Bytes that a tier may hold now.", ["tier"], registry=registry
+        )
+        self.cached_bytes = Gauge(
+            f"{prefix}_cached_bytes", "Verified bytes of this worker's share of the current generation.",
+            registry=registry,
+        )  # fmt: skip
+        self.index_generation = Gauge(
+            f"{prefix}_index_generation", "Newest index generation (0: none).", registry=registry
+        )  # fmt: skip
+        self.index_age_seconds = Gauge(
+            f"{prefix}_index_age_seconds", "Time since the listing was last seen to be right.", registry=registry
+        )
+        self.index_failures = Counter(
+            f"{prefix}_index_failures", "Attempts to list the sources that failed.", ["reason"], registry=registry
+        )
+        self.ring_epoch = Gauge(f"{prefix}_ring_epoch", "Epoch of the ring in force (0: none).", registry=registry)
+        self.scrubbed_bytes = Counter(
+            f"{prefix}_scrubbed_bytes", "Bytes that the scrub has read and compared.", registry=registry
+        )
+
+    def tier_bytes(self, medium: str, used: int, capacity: int) -> None:
+        """Show a tier's fill level."""
+        self.tier_used_bytes.labels(medium).set(used)
+        self.tier_capacity_bytes.labels(medium).set(capacity)

@@ -1,0 +1,59 @@
+"""The stores behind the dataset's mounts, opened anew when credentials or mounts change."""
+
+import threading
+
+from forebay.source import Source, open_source, parse_source
+from forebay_protocol.errors import InvalidRequest, Overloaded
+from forebay_protocol.keys import ObjectVersion
+from forebay_worker.access import Access
+from forebay_worker.metrics import Metrics
+
+
+class Origin:
+    """Reads ranges of object versions from the store that the mount names. Thread-safe."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """No mounts yet."""
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self._sources: dict[str, tuple[Source, str]] = {}
+        self.bytes = 0
+
+    def change(self, access: Access) -> None:
+        """Open the sources of a new access. Reads under way end with the old ones."""
+        opened = {
+            mount.name: (open_source(mount, access.credentials.get(mount.name)), parse_source(mount.source).key_prefix)
+            for mount in access.dataset.mounts
+        }
+        with self._lock:
+            self._sources = opened
+
+    def source(self, mount: str) -> Source:
+        """A mount's store."""
+        return self._of(mount)[0]
+
+    def _of(self, mount: str) -> tuple[Source, str]:
+        with self._lock:
+            if not self._sources:
+                raise Overloaded("this worker has no sources yet", retry_after=1.0)
+            try:
+                return self._sources[mount]
+            except KeyError:
+                raise InvalidRequest(f"the dataset has no mount {mount!r}") from None
+
+    def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
+        source, prefix = self._of(one.mount)
+        if not one.key.startswith(prefix):
+            raise InvalidRequest("the key lies outside of its mount")
+        source.read_into(one.key, one.version, one.size, offset, buffer)
+        self._metrics.origin_bytes.inc(len(buffer))
+        with self._lock:
+            self.bytes += len(buffer)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            sources, self._sources = self._sources, {}
+        for source, _ in sources.values():
+            source.close()

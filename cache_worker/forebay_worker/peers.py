@@ -1,0 +1,68 @@
+"""Chunks from other workers: always pulled, always verified on arrival."""
+
+import threading
+
+import structlog
+
+from forebay.connection import Timeouts
+from forebay.pool import ConnectionPool
+from forebay_protocol.errors import ForebayError
+from forebay_protocol.keys import ChunkKey, ObjectVersion
+from forebay_protocol.ring import Member
+from forebay_protocol.wire import Flag, ReadRequest
+from forebay_worker.access import AccessWatcher
+from forebay_worker.membership import Membership
+from forebay_worker.metrics import Metrics
+
+FORMER_OWNERS = 2
+"""How many others are asked for a chunk that may have been theirs."""
+
+_TIMEOUTS = Timeouts(connect=1.0, answer=20.0)
+
+_log = structlog.get_logger()
+
+
+class Peers:
+    """The other workers of the ring. Thread-safe."""
+
+    def __init__(self, membership: Membership, access: AccessWatcher, metrics: Metrics) -> None:
+        """Connections are made when they are needed."""
+        self._membership = membership
+        self._metrics = metrics
+        self._pool = ConnectionPool(access.token, limit=16, timeouts=_TIMEOUTS)
+        self._lock = threading.Lock()
+        self.bytes = 0
+        membership.listen(lambda ring: self._pool.retain(ring.members))
+
+    def pull(self, owner: Member, one: ObjectVersion, number: int, buffer: memoryview) -> None:
+        """A whole chunk from its owner, who fetches it if need be."""
+        self._read(owner, one, number, buffer, Flag.PEER)
+
+    def reachable(self, member: Member) -> bool:
+        """Whether asking the member is worth while: it did not fail lately."""
+        return not self._pool.cooling(member)
+
+    def ask_former_owners(self, one: ObjectVersion, number: int, buffer: memoryview) -> bool:
+        """Fill the buffer from another worker that still has the chunk; whether one had it."""
+        others = self._membership.others(ChunkKey(one.object_id, number))
+        for member in others[:FORMER_OWNERS]:
+            if not self.reachable(member):
+                continue
+            try:
+                self._read(member, one, number, buffer, Flag.PEER | Flag.CACHED_ONLY)
+            except ForebayError as error:
+                _log.debug("peer has no chunk", peer=member.id, reason=error.reason)
+            else:
+                return True
+        return False
+
+    def _read(self, member: Member, one: ObjectVersion, number: int, buffer: memoryview, flags: Flag) -> None:
+        offset = one.chunk_span(number).offset
+        self._pool.read_into(member, ReadRequest(0, one, offset, len(buffer), flags), buffer)
+        self._metrics.peer_bytes.inc(len(buffer))
+        with self._lock:
+            self.bytes += len(buffer)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()

@@ -1,0 +1,1 @@
+"""What a worker serves: ranges over the data protocol, and the control API."""

@@ -1,0 +1,119 @@
+"""What a worker is told by its command line; parsed once, frozen, unknown flags refused."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forebay_protocol.volume import CONTROL_PORT, DATA_PORT
+
+_MIB = 1024 * 1024
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_MOST_FILL_BYTES = 256 * _MIB
+_LEAST_FILL_BYTES = 32 * _MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierSettings:
+    """One cache tier. ``quota`` is in bytes; ``high`` and ``low`` are the watermarks, shares of the capacity."""
+
+    medium: str
+    path: Path
+    quota: int
+    high: float = 0.95
+    low: float = 0.85
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Everything that a worker can be told."""
+
+    id: str
+    """The member's name in the ring."""
+    access_dir: Path
+    """Folder with the dataset document, credentials and keys; its files may come later and change."""
+    state_dir: Path
+    """Folder for ring, index and loads."""
+    tiers: tuple[TierSettings, ...]
+    """Fastest first."""
+    address: str = "0.0.0.0"
+    """Local address of both ports; ``::`` for IPv6."""
+    data_port: int = DATA_PORT
+    control_port: int = CONTROL_PORT
+    """TCP ports; 0 lets the system choose."""
+    fetchers: int = 16
+    """Requests to the store at the same time."""
+    fill_bytes: int = _MOST_FILL_BYTES
+    """Bytes of chunks on their way in, at most; requests beyond wait."""
+    max_connections: int = 512
+    """Data connections at the same time; more are refused."""
+    scrub_rate: int = 256 * _MIB
+    """Bytes per second that the scrub reads, at most."""
+    poll_seconds: float = 1.0
+    """Pause between looks at the access folder."""
+    stop_seconds: float = 10.0
+    """How long requests in flight may take when the worker is told to stop."""
+
+
+def parse_tier(text: str) -> TierSettings:
+    """Read ``medium=Memory,path=/dir,quota=<bytes>,high=0.95,low=0.85``; ValueError says what is wrong."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    values = {name: value for name, _, value in pairs}
+    unknown = values.keys() - {"medium", "path", "quota", "high", "low"}
+    missing = {"medium", "path", "quota"} - values.keys()
+    if unknown or missing:
+        raise ValueError(f"tier {text!r}: unknown {sorted(unknown)}, missing {sorted(missing)}")
+    tier = TierSettings(
+        medium=values["medium"],
+        path=Path(values["path"]),
+        quota=int(values["quota"]),
+        high=float(values.get("high", "0.95")),
+        low=float(values.get("low", "0.85")),
+    )
+    if tier.quota <= 0 or not 0 < tier.low < tier.high <= 1:
+        raise ValueError(f"tier {text!r}: the quota must be positive and 0 < low < high <= 1")
+    return tier
+
+
+def memory_limit() -> int | None:
+    """The limit of this process's cgroup in bytes; None when there is none."""
+    for path in _CGROUP_LIMITS:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit() and int(text) < 1 << 60:
+            return int(text)
+    return None
+
+
+def default_fill_bytes(limit: int | None) -> int:
+    """A quarter of the memory limit, within sensible bounds."""
+    return _MOST_FILL_BYTES if limit is None else max(_LEAST_FILL_BYTES, min(_MOST_FILL_BYTES, limit // 4))
+
+
+def _tier_argument(text: str) -> TierSettings:
+    try:
+        return parse_tier(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse(argv: Sequence[str]) -> WorkerSettings:
+    """Read the command line; exits with a sentence when it is wrong."""
+    parser = argparse.ArgumentParser(prog="forebay_worker", allow_abbrev=False, description=__doc__)
+    parser.add_argument("--id", required=True, help="this worker's name in the ring")
+    parser.add_argument("--access-dir", required=True, type=Path, help="folder with the access files")
+    parser.add_argument("--state-dir", required=True, type=Path, help="folder for ring, index and loads")
+    parser.add_argument(
+        "--tier", required=True, action="append", type=_tier_argument, metavar="medium=…,path=…,quota=…[,high=…,low=…]"
+    )
+    parser.add_argument("--address", default="0.0.0.0", help="local address of both ports")
+    parser.add_argument("--data-port", type=int, default=DATA_PORT)
+    parser.add_argument("--control-port", type=int, default=CONTROL_PORT)
+    parser.add_argument("--fetchers", type=int, default=16, help="requests to the store at the same time")
+    parser.add_argument("--fill-bytes", type=int, default=default_fill_bytes(memory_limit()))
+    parser.add_argument("--max-connections", type=int, default=512)
+    parser.add_argument("--scrub-rate", type=int, default=256 * _MIB, help="bytes per second")
+    arguments = vars(parser.parse_args(argv))
+    return WorkerSettings(tiers=tuple(arguments.pop("tier")), **arguments)

@@ -1,0 +1,1 @@
+"""Where chunks are kept: sparse files and a catalogue per tier, and the store over all tiers."""

@@ -1,0 +1,101 @@
+"""The journal of one tier: which chunks are complete, and their checksums.
+
+SQLite with a write-ahead log beside the data, so a tier that forgets its files forgets its catalogue too. A
+row is written after its chunk's bytes: a chunk without a row does not exist. After a power failure rows may
+be ahead of the bytes; that is why the first use after a start verifies.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from forebay_protocol.keys import ChunkKey, ObjectVersion
+
+FILE = "catalogue.sqlite"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (dataset TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS object (
+    id INTEGER PRIMARY KEY, object_id TEXT NOT NULL UNIQUE,
+    mount TEXT NOT NULL, key BLOB NOT NULL, version TEXT NOT NULL, size INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS chunk (
+    object INTEGER NOT NULL, number INTEGER NOT NULL, length INTEGER NOT NULL, sums BLOB NOT NULL,
+    added INTEGER NOT NULL, PRIMARY KEY (object, number)
+) WITHOUT ROWID;
+"""
+
+
+class Catalogue:
+    """The rows of one tier. Thread-safe; errors of the file system appear as sqlite3.Error."""
+
+    def __init__(self, root: Path, dataset: str) -> None:
+        """Open or begin the catalogue; what belongs to another dataset, or cannot be read, is forgotten."""
+        self._path = root / FILE
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError:
+            for leftover in root.glob(f"{FILE}*"):
+                leftover.unlink()
+            self._connection = self._open()
+        self._added = self._connection.execute("SELECT coalesce(max(added), 0) FROM chunk").fetchone()[0]
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.executescript(_SCHEMA)
+        if connection.execute("SELECT dataset FROM about").fetchall() != [(self._dataset,)]:
+            connection.executescript("DELETE FROM chunk; DELETE FROM object; DELETE FROM about;")
+            connection.execute("INSERT INTO about VALUES (?)", (self._dataset,))
+        return connection
+
+    def add(self, one: ObjectVersion, number: int, length: int, sums: bytes) -> None:
+        """A chunk is complete."""
+        with self._lock:
+            self._added += 1
+            execute = self._connection.execute
+            execute(
+                "INSERT OR IGNORE INTO object (object_id, mount, key, version, size) VALUES (?, ?, ?, ?, ?)",
+                (one.object_id, one.mount, one.key.encode("utf-8", "surrogateescape"), one.version, one.size),
+            )
+            execute(
+                "INSERT OR REPLACE INTO chunk SELECT id, ?, ?, ?, ? FROM object WHERE object_id = ?",
+                (number, length, sums, self._added, one.object_id),
+            )
+
+    def remove(self, key: ChunkKey) -> None:
+        """A chunk is no more."""
+        with self._lock:
+            execute = self._connection.execute
+            found = execute("SELECT id FROM object WHERE object_id = ?", (key.object_id,)).fetchone()
+            if found is None:
+                return
+            execute("DELETE FROM chunk WHERE object = ? AND number = ?", (found[0], key.number))
+            execute(
+                "DELETE FROM object WHERE id = ? AND NOT EXISTS (SELECT 1 FROM chunk WHERE object = id)", (found[0],)
+            )
+
+    def chunks(self) -> Iterator[tuple[ObjectVersion, int, int, bytes]]:
+        """All chunks, oldest first: (object, number, length, checksums)."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT mount, key, version, size, number, length, sums FROM chunk JOIN object ON object = id "
+                "ORDER BY added"
+            ).fetchall()
+        known: dict[tuple[str, bytes, str, int], ObjectVersion] = {}
+        for mount, key, version, size, number, length, sums in rows:
+            identity = (mount, key, version, size)
+            one = known.get(identity)
+            if one is None:
+                text = key.decode("utf-8", "surrogateescape")
+                one = known[identity] = ObjectVersion(self._dataset, mount, text, version, size)
+            yield one, number, length, sums
+
+    def close(self) -> None:
+        """Write the log back and close."""
+        with self._lock:
+            self._connection.close()
