@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
+from dataclasses import replace
 
 import kopf
 import structlog
@@ -13,7 +14,7 @@ from forebay_operator.app import App, Reconciler
 from forebay_operator.handlers.lifecycle import configure
 from forebay_operator.health import serve
 from forebay_operator.kube.cache import Cache
-from forebay_operator.kube.client import Client, connect
+from forebay_operator.kube.client import Client, connect, image_of
 from forebay_operator.kube.errors import KubeError
 from forebay_operator.kube.lease import Lease
 from forebay_operator.kube.lists import synchronise
@@ -29,6 +30,9 @@ async def _lead(client: Client, settings: Settings, stop: asyncio.Event) -> None
     """Everything that the leader does."""
     app = App(Cache(), KeyQueue())
     await _fill(client, app.cache)
+    if not settings.worker_image:
+        image = await image_of(client, settings.namespace, settings.identity)
+        settings = replace(settings, worker_image=image)
     workers = WorkersClient()
     reconciler = Reconciler(client, app, Fleet(workers), settings)
     reconciler.enqueue_all()

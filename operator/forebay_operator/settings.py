@@ -28,7 +28,7 @@ class Settings:
     namespace: str
     """Namespace of the Lease."""
     worker_image: str
-    """Image of the worker pods."""
+    """Image of the worker pods; empty for the operator's own."""
     health_port: int = 8080
     """TCP port of the liveness endpoint; 0 for none."""
     concurrency: int = 8
@@ -39,10 +39,10 @@ class Settings:
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read POD_NAME, POD_NAMESPACE, FOREBAY_WORKER_IMAGE and FOREBAY_HEALTH_PORT; ValueError says what is missing."""
+    """Read POD_NAME, POD_NAMESPACE, FOREBAY_WORKER_IMAGE and FOREBAY_HEALTH_PORT; ValueError says what is wrong."""
     image = environment.get("FOREBAY_WORKER_IMAGE", "")
-    if not image:
-        raise ValueError("FOREBAY_WORKER_IMAGE is not set: it names the image of the worker pods")
+    if not image and not environment.get("POD_NAME"):
+        raise ValueError("neither FOREBAY_WORKER_IMAGE nor POD_NAME is set: one of them tells the workers' image")
     return Settings(
         identity=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
         namespace=environment.get("POD_NAMESPACE") or "default",

@@ -27,6 +27,12 @@ async def connect() -> Any:
     return kubernetes.ApiClient(configuration)
 
 
+async def image_of(client: "Client", namespace: str, pod: str) -> str:
+    """The image of a pod's first container."""
+    raw = await client.get(f"/api/v1/namespaces/{namespace}/pods/{pod}")
+    return str(raw["spec"]["containers"][0]["image"])
+
+
 class Client:
     """Requests to the API server. ``may_write`` is asked before each one that changes something."""
 
