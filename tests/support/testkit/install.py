@@ -1,6 +1,7 @@
 """Install Forebay from `manifests/` into a cluster, with a given image."""
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,13 +23,13 @@ class Kubectl(Protocol):
         ...
 
 
-def kustomization(image: str) -> dict[str, object]:
-    """The overlay that replaces the image's placeholder."""
+def kustomization(image: str, manifests: str) -> dict[str, object]:
+    """The overlay that replaces the image's placeholder; `manifests` is a relative path, as kustomize wants it."""
     name, _, tag = image.rpartition(":")
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["manifests"],
+        "resources": [manifests],
         "images": [{"name": PLACEHOLDER_IMAGE, "newName": name, "newTag": tag}],
     }
 
@@ -36,8 +37,8 @@ def kustomization(image: str) -> dict[str, object]:
 def install(cluster: Kubectl, image: str) -> None:
     """Apply the manifests and wait until operator and node plugin are rolled out."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "manifests").symlink_to(ROOT / "manifests")
-        (Path(folder) / "kustomization.yaml").write_text(json.dumps(kustomization(image)))
+        manifests = os.path.relpath(ROOT / "manifests", folder)
+        (Path(folder) / "kustomization.yaml").write_text(json.dumps(kustomization(image, manifests)))
         cluster.kubectl("apply", "-k", folder, timeout=120)
     cluster.kubectl(
         "wait", "--for=condition=Established", "--timeout=60s",
