@@ -1,5 +1,6 @@
 """The composition of a worker: which part knows which."""
 
+import sqlite3
 import time
 
 import structlog
@@ -97,7 +98,7 @@ class Worker:
     def _open_store(self, access: Access) -> None:
         try:
             store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             self._store_problem = Problem(
                 reason="TierNotUsable", message=f"a tier cannot be opened ({error}); reads go through to the store"
             )

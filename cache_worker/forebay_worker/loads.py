@@ -28,6 +28,7 @@ ROUNDS = 5
 
 _IN_FLIGHT = 12
 _ROUND_PAUSE = 2.0
+_RETRY_PAUSE = 10.0
 _LOOK_PAUSE = 1.0
 
 _log = structlog.get_logger()
@@ -136,8 +137,13 @@ class Loads:
             plan = load.plan
             if plan is None or self._is_stale(plan):
                 plan = self._plan(load)
-                if plan is not None:
-                    self._work(load, plan)
+            elif load.state is LoadState.FAILED:
+                # Credentials and disks get mended; whoever watches wants no new request for that.
+                load.stop.wait(_RETRY_PAUSE)
+            else:
+                plan = None
+            if plan is not None:
+                self._work(load, plan)
             load.stop.wait(_LOOK_PAUSE)
 
     def _is_stale(self, plan: LoadPlan) -> bool:
@@ -166,7 +172,7 @@ class Loads:
 
     def _work(self, load: Load, plan: LoadPlan) -> None:
         """Fetch what is missing, round by round, until all is here, nothing helps, or the plan is stale."""
-        presence = load.presence
+        presence = self._look(load, plan)
         for _ in range(ROUNDS):
             room = self._room(plan)
             wanted = what_fits(presence.missing, room)
@@ -191,7 +197,7 @@ class Loads:
             return 0
         return cache.store.usable_bytes() - sum(c.length for c in plan.own if cache.store.has_verified(c.key))
 
-    def _problems(self, plan: LoadPlan, failures: list[ForebayError]) -> tuple[Problem, ...]:
+    def _problems(self, plan: LoadPlan, failures: dict[str, str]) -> tuple[Problem, ...]:
         cache = self._shell.cache
         if cache is not None and plan.own_bytes > cache.store.usable_bytes():
             message = (
@@ -199,11 +205,11 @@ class Loads:
                 "raise the tiers' quotas or the number of replicas, or load less"
             )
             return (Problem(reason="CapacityExceeded", message=message),)
-        by_reason = {error.reason: error.message for error in failures}
-        return tuple(Problem(reason=reason, message=message) for reason, message in by_reason.items())
+        return tuple(Problem(reason=reason, message=message) for reason, message in failures.items())
 
-    def _fetch_all(self, load: Load, plan: LoadPlan, wanted: list[PlannedChunk]) -> list[ForebayError]:
-        failures: list[ForebayError] = []
+    def _fetch_all(self, load: Load, plan: LoadPlan, wanted: list[PlannedChunk]) -> dict[str, str]:
+        """Fetch the chunks, several at once; returns what went wrong: messages by reason."""
+        failures: dict[str, str] = {}
         under_way: deque[Future[Fetched]] = deque()
         for chunk in wanted:
             if load.stop.is_set() or self._is_stale(plan):
@@ -233,10 +239,10 @@ class Loads:
                 load.stop.set()
 
 
-def _settle(flight: Future[Fetched], failures: list[ForebayError]) -> None:
+def _settle(flight: Future[Fetched], failures: dict[str, str]) -> None:
     try:
         flight.result(2 * PATIENCE)
     except ForebayError as error:
-        failures.append(error)
+        failures[error.reason] = error.message
     except TimeoutError:
-        failures.append(ForebayError("a chunk did not arrive in time"))
+        failures["TimedOut"] = "a chunk did not arrive in time"

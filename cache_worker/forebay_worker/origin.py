@@ -3,6 +3,7 @@
 import threading
 
 from forebay.source import Source, open_source, parse_source
+from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import InvalidRequest, Overloaded
 from forebay_protocol.keys import ObjectVersion
 from forebay_worker.access import Access
@@ -16,15 +17,12 @@ class Origin:
         """No mounts yet."""
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._sources: dict[str, tuple[Source, str]] = {}
+        self._sources: dict[str, tuple[Source | InvalidRequest, str]] = {}
         self.bytes = 0
 
     def change(self, access: Access) -> None:
         """Open the sources of a new access. Reads under way end with the old ones."""
-        opened = {
-            mount.name: (open_source(mount, access.credentials.get(mount.name)), parse_source(mount.source).key_prefix)
-            for mount in access.dataset.mounts
-        }
+        opened = {mount.name: _open(mount, access) for mount in access.dataset.mounts}
         with self._lock:
             self._sources = opened
 
@@ -36,10 +34,12 @@ class Origin:
         with self._lock:
             if not self._sources:
                 raise Overloaded("this worker has no sources yet", retry_after=1.0)
-            try:
-                return self._sources[mount]
-            except KeyError:
-                raise InvalidRequest(f"the dataset has no mount {mount!r}") from None
+            if mount not in self._sources:
+                raise InvalidRequest(f"the dataset has no mount {mount!r}")
+            source, prefix = self._sources[mount]
+        if isinstance(source, InvalidRequest):
+            raise source
+        return source, prefix
 
     def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview) -> None:
         """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
@@ -56,4 +56,13 @@ class Origin:
         with self._lock:
             sources, self._sources = self._sources, {}
         for source, _ in sources.values():
-            source.close()
+            if not isinstance(source, InvalidRequest):
+                source.close()
+
+
+def _open(mount: MountSpec, access: Access) -> tuple[Source | InvalidRequest, str]:
+    """A mount's source and key prefix; what is wrong with it is kept for those who use it."""
+    try:
+        return open_source(mount, access.credentials.get(mount.name)), parse_source(mount.source).key_prefix
+    except InvalidRequest as error:
+        return error, ""

@@ -7,9 +7,10 @@ flight. They run on executors of their own.
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from forebay_protocol.errors import (
@@ -133,29 +134,40 @@ class ChunkShell:
 
     def _ask_owner(self, owner: Member, one: ObjectVersion, number: int) -> Fetched | None:
         """The chunk; None when the owner failed, so that the room in memory is free again by then."""
-        buffer = self._buffer(one, number)
-        try:
-            self._peers.pull(owner, one, number, buffer)
-        except _OWNER_FAILED:
-            return None
-        return Fetched(buffer, "peer")
+        with self._room(one, number) as buffer:
+            try:
+                self._peers.pull(owner, one, number, buffer)
+            except _OWNER_FAILED:
+                buffer.release()
+                return None
+            return Fetched(buffer, "peer")
 
     def _fill(self, one: ObjectVersion, number: int) -> Fetched:
         start = time.monotonic()
-        buffer = self._buffer(one, number)
-        source = "peer"
-        if not self._peers.ask_former_owners(one, number, buffer):
-            source = "store"
-            self._origin.read_into(one, one.chunk_span(number).offset, buffer)
-        return self._finish(one, number, Fetched(buffer, source), start, keep=True)
+        with self._room(one, number) as buffer:
+            source = "peer"
+            if not self._peers.ask_former_owners(one, number, buffer):
+                source = "store"
+                self._origin.read_into(one, one.chunk_span(number).offset, buffer)
+            return self._finish(one, number, Fetched(buffer, source), start, keep=True)
 
-    def _buffer(self, one: ObjectVersion, number: int) -> memoryview:
-        """Room for a chunk, given back to the budget when the last one who holds the buffer lets it go."""
+    @contextmanager
+    def _room(self, one: ObjectVersion, number: int) -> Iterator[memoryview]:
+        """Room for a chunk, given back to the budget when the last one who holds it lets it go.
+
+        After an error that is here: the error's traceback would hold it for as long as somebody keeps the error.
+        """
         length = one.chunk_span(number).length
         self._budget.take(length, BUDGET_PATIENCE)
         buffer = ChunkBuffer(length)
         weakref.finalize(buffer, self._budget.give, length).atexit = False
-        return memoryview(buffer)
+        view = memoryview(buffer)
+        del buffer
+        try:
+            yield view
+        except BaseException:
+            view.release()
+            raise
 
     def _finish(self, one: ObjectVersion, number: int, fetched: Fetched, start: float, *, keep: bool) -> Fetched:
         cache, kept = self.cache, False

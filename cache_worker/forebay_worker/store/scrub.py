@@ -13,7 +13,7 @@ from forebay_protocol.keys import ChunkKey
 from forebay_worker.metrics import Metrics
 from forebay_worker.store.tiered import ChunkStore
 
-PERIOD = 15.0
+PERIOD = 25.0
 """Seconds between the beginnings of two passes."""
 
 

@@ -1,5 +1,6 @@
 """One tier: its files, its catalogue, and how much it may hold."""
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -86,6 +87,8 @@ class StorageTier:
             self.files.write(ChunkKey(one.object_id, number), data)
             self._catalogue.add(one, number, len(data), sums)
         except (OSError, sqlite3.Error) as error:
+            with contextlib.suppress(OSError):
+                self.files.remove(ChunkKey(one.object_id, number), len(data), lambda: True)
             self._suspend(error)
             return False
         return True

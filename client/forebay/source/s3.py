@@ -15,6 +15,7 @@ from forebay.source.base import InvalidCredentials, Listing
 from forebay.source.location import parse_source
 from forebay_protocol.dataset import Credentials, MountSpec
 from forebay_protocol.errors import (
+    InvalidRequest,
     ObjectChanged,
     ObjectMissing,
     SourceDenied,
@@ -49,7 +50,13 @@ class S3Source:
         self._mount = mount
         self._location = parse_source(mount.source)
         self._place = mount.endpoint or "the store's default endpoint"
-        self._client = _client(mount, credentials)
+        try:
+            self._client = _client(mount, credentials)
+        except (ValueError, foreign.BotoCoreError) as error:
+            raise InvalidRequest(
+                f"mount {mount.name}: endpoint {mount.endpoint!r} or region {mount.region!r} cannot be used; "
+                "the endpoint is a URL such as https://host:port"
+            ) from error
 
     def list(self, prefix_below_mount: str = "", delimiter: bool = False) -> Iterator[Listing]:
         """List page by page; a page that fails is asked for again."""
