@@ -1,4 +1,4 @@
-"""Every program that the cluster and the store consist of: from the cache, else the official release, else built by Go."""
+"""Every program of the cluster and the store: from the cache, else the official release, else built by Go."""
 
 import platform
 import shutil
@@ -13,11 +13,25 @@ from testkit.progress import Progress
 from testkit.release import NotReachable, download, published_sha256
 from testkit.settings import COREDNS_VERSION, KUBERNETES_VERSION, MINIO_VERSION, cache_folder
 
-KUBERNETES_COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+KUBERNETES_COMMANDS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kubectl",
+)
 KUBERNETES_RELEASE = "https://dl.k8s.io/v{version}/bin/linux/{arch}/{name}"
 COREDNS_RELEASE = "https://github.com/coredns/coredns/releases/download/v{version}/coredns_{version}_linux_{arch}.tgz"
 UNPACKED = ("etcd-server", "containerd", "runc", "containernetworking-plugins", "busybox-static")
-UNPACKED_FILES = ("usr/bin/etcd", "usr/bin/containerd", "usr/bin/ctr", "usr/sbin/runc", "usr/lib/cni/ptp", "bin/busybox")
+UNPACKED_FILES = (
+    "usr/bin/etcd",
+    "usr/bin/containerd",
+    "usr/bin/ctr",
+    "usr/sbin/runc",
+    "usr/lib/cni/ptp",
+    "bin/busybox",
+)
 """Their packages would start services on the host, or clash with a Docker that is installed there."""
 
 
@@ -112,7 +126,9 @@ class Sources:
             self._progress.say(f"Kubernetes release: {why}; building it from its modules (about 5 minutes on 2 cores)")
             module = Path(__file__).parent / "go" / "kubernetes"
             wanted = {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES_COMMANDS}
-            GoBuilder(self._cache, self._progress).module(module, wanted, target, kubernetes_ldflags(KUBERNETES_VERSION))
+            GoBuilder(self._cache, self._progress).module(
+                module, wanted, target, kubernetes_ldflags(KUBERNETES_VERSION)
+            )
 
     def system(self, target: Path) -> None:
         """Debian's etcd, containerd, runc and network plugins."""

@@ -1,4 +1,4 @@
-"""Control groups of version 1 and 2: create, list what runs in one, remove. The kernel keeps this record even when we are killed."""
+"""Control groups of version 1 and 2: a record of what runs where that the kernel keeps, even when we are killed."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Hierarchy:
 
 
 def parse_mounts(mountinfo: str) -> list[Hierarchy]:
-    """Find the hierarchies in /proc/self/mountinfo. A cgroup2 beside version 1 controllers holds none and is left out."""
+    """The hierarchies in /proc/self/mountinfo. A cgroup2 beside version 1 controllers holds none and is left out."""
     found: dict[Path, Hierarchy] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")

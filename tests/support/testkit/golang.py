@@ -91,7 +91,12 @@ class GoBuilder:
             environment = {**_environment(self._cache), **extra}
             report = _every(15.0, self._progress, lambda: f"  still {what}")
             with subprocess.Popen(
-                argv, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                argv,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             ) as process:
                 output = _wait(process, report)
             if process.returncode != 0:

@@ -109,10 +109,25 @@ class Buildah:
         fresh = image.archive.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder) as work:
-            arguments = ["--layers", "--format=oci", "--pull-never", f"--build-arg=BASE_IMAGE={base}", f"--tag={image.name}"]
+            arguments = [
+                "--layers",
+                "--format=oci",
+                "--pull-never",
+                f"--build-arg=BASE_IMAGE={base}",
+                f"--tag={image.name}",
+            ]
             secrets = pip_settings.secrets(Path(work))
             self._run(["build", *arguments, *secrets, f"--file={root / DOCKERFILE}", str(root)])
-        self._run(["push", "--quiet", "--compression-format=zstd", "--compression-level=1", image.name, f"oci-archive:{fresh}:{image.name}"])
+        self._run(
+            [
+                "push",
+                "--quiet",
+                "--compression-format=zstd",
+                "--compression-level=1",
+                image.name,
+                f"oci-archive:{fresh}:{image.name}",
+            ]
+        )
         fresh.rename(image.archive)
 
     def remove(self, name: str) -> None:
@@ -133,4 +148,17 @@ def with_docker(root: Path, name: str, base: str) -> None:
     docker = shutil.which("docker")
     if docker is None:
         raise RuntimeError("docker is not installed")
-    run([docker, "build", "--file", str(root / DOCKERFILE), "--build-arg", f"BASE_IMAGE={base}", "--tag", name, str(root)], timeout=1200)
+    run(
+        [
+            docker,
+            "build",
+            "--file",
+            str(root / DOCKERFILE),
+            "--build-arg",
+            f"BASE_IMAGE={base}",
+            "--tag",
+            name,
+            str(root),
+        ],
+        timeout=1200,
+    )

@@ -1,4 +1,4 @@
-"""System packages by apt-get: installed where a command is missing, or only unpacked where a package would start services."""
+"""System packages by apt-get: installed where a command is missing, only unpacked where services would start."""
 
 import os
 import shutil
@@ -48,7 +48,7 @@ def ensure_commands(commands: dict[str, str], progress: Progress) -> None:
 
 
 def unpack(names: tuple[str, ...], target: Path, progress: Progress) -> None:
-    """Download packages and unpack them into a folder: no daemon of theirs starts, and none of the host's is replaced."""
+    """Unpack packages into a folder: no daemon of theirs starts, and none of the host's is replaced."""
     _require_apt(list(names))
     downloads = target / "download"
     shutil.rmtree(downloads, ignore_errors=True)
@@ -68,7 +68,9 @@ def unpack(names: tuple[str, ...], target: Path, progress: Progress) -> None:
 def _require_apt(wanted: list[str]) -> None:
     """Say what to install by hand where there is no apt-get."""
     if shutil.which("apt-get") is None:
-        raise RuntimeError(f"this machine has no apt-get: install these Debian packages' contents by hand: {', '.join(wanted)}")
+        raise RuntimeError(
+            f"this machine has no apt-get: install these Debian packages' contents by hand: {', '.join(wanted)}"
+        )
 
 
 def _apt(*words: str, folder: Path | None = None) -> None:
@@ -77,7 +79,14 @@ def _apt(*words: str, folder: Path | None = None) -> None:
     argv = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root", *words]
     with locked(Path("/run/lock/forebay-apt.lock")):
         done = subprocess.run(
-            argv, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=900
+            argv,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
         )
     if done.returncode != 0:
         raise RuntimeError(f"apt-get {' '.join(words)} failed: {(done.stderr or done.stdout).strip()[-2000:]}")

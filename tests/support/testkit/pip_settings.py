@@ -1,4 +1,4 @@
-"""The builder's own pip settings, for the time of a build: a file for pip, never a layer, an argument or a line of output."""
+"""The builder's own pip settings, for the time of a build: a file for pip, never a layer or an argument."""
 
 import os
 import subprocess
@@ -52,7 +52,11 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> Path | None:
 def secrets(folder: Path) -> list[str]:
     """Write the secrets' files and return the build's arguments for them; none where pip has no settings of its own."""
     listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     settings, bundle = parse(listed.stdout), ca_bundle()
     if not settings and bundle is None:

@@ -1,4 +1,4 @@
-"""Start daemons that outlive us, and know them again: by id and start time, by cgroup, by a marker in their environment."""
+"""Daemons that outlive us, and how to know them again: id and start time, cgroup, a marker in the environment."""
 
 import contextlib
 import os

@@ -13,7 +13,11 @@ from testkit.commands import run
 from testkit.progress import Progress
 
 INCLUDED = ("ca-certificates", "python3", "python3-pip", "python3-venv")
-SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list.d/ubuntu.sources"), Path("/etc/apt/sources.list"))
+SOURCES = (
+    Path("/etc/apt/sources.list.d/debian.sources"),
+    Path("/etc/apt/sources.list.d/ubuntu.sources"),
+    Path("/etc/apt/sources.list"),
+)
 _FALLBACK = "bookworm"
 
 

@@ -1,6 +1,6 @@
 """A small S3 client (Signature Version 4) on the standard library, for seeding and for asking the store itself."""
 
-import datetime
+import datetime as dt
 import hashlib
 import hmac
 import http.client
@@ -81,7 +81,7 @@ class S3Client:
         sent = {
             **{name.lower(): value for name, value in (headers or {}).items()},
             "host": f"{self._host}:{self._port}",
-            "x-amz-date": datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "x-amz-date": dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ"),
             "x-amz-content-sha256": _UNSIGNED if size else _EMPTY_SHA256,
         }
         authorization = sign(self._credentials, method, path, encoded, sent)

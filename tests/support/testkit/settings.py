@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 DEFAULT_NAME = "forebay-testkit"
-DEFAULT_NETWORK = "10.199.0.0/16"
+DEFAULT_NETWORK = IPv4Network("10.199.0.0/16")
 KUBERNETES_VERSION = "1.34.4"
 COREDNS_VERSION = "1.11.4"
 MINIO_VERSION = "0.0.0-20260212201848-7aac2a2c5b7c"
@@ -30,7 +30,7 @@ class Settings:
     """Names the cgroup, the iptables rules and the marker in each process's environment."""
     prefix: str = "fbtk"
     """Begins the name of each interface and network namespace."""
-    network: IPv4Network = IPv4Network(DEFAULT_NETWORK)
+    network: IPv4Network = DEFAULT_NETWORK
     """A /16: the first /24 is the nodes' bridge, the second quarter Services, the upper half pods (a /24 per node)."""
     state_dir: Path = Path("/run") / DEFAULT_NAME
     """Process records, certificates, sockets, kubeconfig. Gone after a reboot, as the processes are."""
@@ -112,14 +112,16 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     name = environ.get("FOREBAY_TESTKIT_NAME", DEFAULT_NAME)
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise ValueError(f"FOREBAY_TESTKIT_NAME takes letters, digits and dashes, not {name!r}")
-    network = IPv4Network(environ.get("FOREBAY_TESTKIT_NETWORK", DEFAULT_NETWORK))
+    network = IPv4Network(environ.get("FOREBAY_TESTKIT_NETWORK", str(DEFAULT_NETWORK)))
     if network.prefixlen != 16:
         raise ValueError(f"FOREBAY_TESTKIT_NETWORK must be a /16, not {network}")
     if name == DEFAULT_NAME:
         return Settings(network=network)
     prefix = name[:PREFIX_LENGTH]
     if prefix[-1:].isdigit():
-        raise ValueError(f"the first {PREFIX_LENGTH} characters of FOREBAY_TESTKIT_NAME must not end in a digit: {name!r}")
+        raise ValueError(
+            f"the first {PREFIX_LENGTH} characters of FOREBAY_TESTKIT_NAME must not end in a digit: {name!r}"
+        )
     return Settings(
         name=name,
         prefix=prefix,

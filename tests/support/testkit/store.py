@@ -1,11 +1,12 @@
-"""A real S3 server (MinIO) in a network namespace of its own, behind a link of limited rate, with its own request log."""
+"""A real S3 server (MinIO) in a network namespace of its own, behind a link of limited rate, with its own log."""
 
 import json
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ _LOG_PORT = 9009
 _CABLE = 1000
 _MARKS = "forebay-testkit-marks"
 """Requests to this bucket, which does not exist, mark places in the log."""
-_METHODS = {"Get": "GET", "List": "GET", "Select": "POST", "Head": "HEAD", "Delete": "DELETE", "Remove": "DELETE", "Post": "POST"}
+_METHODS = {
+    "Get": "GET",
+    "List": "GET",
+    "Select": "POST",
+    "Head": "HEAD",
+    "Delete": "DELETE",
+    "Remove": "DELETE",
+    "Post": "POST",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Request:
 class Store:
     """The store. Like the cluster, all its state is in files: any number of objects may speak for it.
 
-    `down` of the cluster removes the store too. Awkward names: MinIO refuses an object `a` beside `a/b`, `//`, `.` and `..`.
+    `down` of the cluster removes the store too. MinIO refuses `//`, `.` and `..` in keys and parts of over 255 bytes.
     """
 
     def __init__(self, settings: Settings | None = None, progress: Progress | None = None) -> None:
@@ -158,14 +167,22 @@ class Store:
         client.expect(client.request("PUT", bucket, key, body=file), 200)
 
     def put_many(self, bucket: str, objects: Iterator[tuple[str, bytes | Path]], threads: int = 8) -> None:
-        """Put many objects, several at a time; the iterator may make them on the way."""
+        """Put many objects, several at a time; they are taken from the iterator when there is room for them."""
         client = self.client
+        room = threading.Semaphore(2 * threads)
 
-        def put(one: tuple[str, bytes | Path]) -> None:
-            client.expect(client.request("PUT", bucket, one[0], body=one[1]), 200)
+        def put(key: str, body: bytes | Path) -> None:
+            try:
+                client.expect(client.request("PUT", bucket, key, body=body), 200)
+            finally:
+                room.release()
 
         with ThreadPoolExecutor(threads) as pool:
-            for future in [pool.submit(put, one) for one in objects]:
+            running: list[Future[None]] = []
+            for key, body in objects:
+                room.acquire()
+                running.append(pool.submit(put, key, body))
+            for future in running:
                 future.result()
 
     def get(self, bucket: str, key: str) -> bytes:
@@ -199,7 +216,7 @@ class Store:
         return [request for request in found if request.bucket != _MARKS]
 
     def _flush_log(self) -> None:
-        """Wait until everything before now is in the log: records come one after the other, so a request of ours marks it.
+        """Wait until everything before now is in the log: records come in order, so a request of ours marks the place.
 
         Two: the record of a request is made just after its last byte was sent.
         """
@@ -214,7 +231,7 @@ class Store:
                     if token.encode() in file.read():
                         break
             else:
-                raise RuntimeError(f"the store's log does not come: is {self._folder / 'log'} full, or the server stopped?")
+                raise RuntimeError(f"no records of the S3 server arrive in {self._log}: is it stopped, or paused?")
 
     def _answers(self) -> bool:
         """Tell whether the server is ready."""
@@ -263,7 +280,14 @@ class Store:
             # Else MinIO refuses a folder on the root file system.
             "MINIO_CI_CD": "on",
         }
-        argv = [*self._inside(), str(program), "server", "--quiet", f"--address={self.address}:{PORT}", str(self._folder / "data")]
+        argv = [
+            *self._inside(),
+            str(program),
+            "server",
+            "--quiet",
+            f"--address={self.address}:{PORT}",
+            str(self._folder / "data"),
+        ]
         daemon = Daemon(
             role="store.minio", argv=argv, log=self._daemon_log("store.minio"), environment=environment, group="store"
         )

@@ -40,7 +40,7 @@ class Receiver(BaseHTTPRequestHandler):
     file: Path
     guard = threading.Lock()
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         """Take one record, or several."""
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         decoder = json.JSONDecoder()
@@ -56,7 +56,8 @@ class Receiver(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature of http.server
+    # typing.override comes with Python 3.12 only.
+    def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]  # noqa: A002
         """Say nothing per request."""
 
 

@@ -26,9 +26,13 @@ class Api:
         try:
             context = ssl.create_default_context(cafile=str(self._certificates / "ca.crt"))
             context.load_cert_chain(self._certificates / "admin.crt", self._certificates / "admin.key")
-            connection = http.client.HTTPSConnection(str(s.bridge_address), s.api_port, timeout=timeout, context=context)
+            connection = http.client.HTTPSConnection(
+                str(s.bridge_address), s.api_port, timeout=timeout, context=context
+            )
             try:
-                connection.request(method, path, headers={"Accept": "application/json", "User-Agent": "forebay-testkit"})
+                connection.request(
+                    method, path, headers={"Accept": "application/json", "User-Agent": "forebay-testkit"}
+                )
                 answer = connection.getresponse()
                 return answer.status, answer.read()
             finally:

@@ -43,7 +43,13 @@ class Certificates:
         self._key("service-account.key")
         s = self._settings
         server_names = [f"IP:{address}" for address in (s.bridge_address, s.api_service_address, "127.0.0.1")]
-        dns = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost")
+        dns = (
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+        )
         for subject in (
             Subject(
                 file="kube-apiserver",
@@ -51,7 +57,9 @@ class Certificates:
                 alternative_names=[*server_names, *(f"DNS:{name}" for name in dns)],
             ),
             Subject(file="etcd", common_name="etcd", alternative_names=[f"IP:{s.bridge_address}"]),
-            Subject(file="apiserver-kubelet-client", common_name="kube-apiserver-kubelet", organization="system:masters"),
+            Subject(
+                file="apiserver-kubelet-client", common_name="kube-apiserver-kubelet", organization="system:masters"
+            ),
             Subject(file="front-proxy-client", common_name="front-proxy-client", authority="front-proxy-ca"),
             Subject(file="admin", common_name="forebay-admin", organization="system:masters"),
             Subject(file="controller-manager", common_name="system:kube-controller-manager"),
@@ -88,10 +96,8 @@ class Certificates:
         extensions.write_text("\n".join(lines) + "\n")
         fresh = self.folder / f"{subject.file}.crt.new"
         signer = ["-CA", self.path(f"{subject.authority}.crt"), "-CAkey", self.path(f"{subject.authority}.key")]
-        run(
-            ["openssl", "x509", "-req", "-in", str(request), *signer, "-set_serial", f"0x{_serial()}", "-days", _DAYS]
-            + ["-sha256", "-extfile", str(extensions), "-out", str(fresh)]
-        )
+        options = ["-set_serial", f"0x{_serial()}", "-days", _DAYS, "-sha256", "-extfile", str(extensions)]
+        run(["openssl", "x509", "-req", "-in", str(request), *signer, *options, "-out", str(fresh)])
         fresh.rename(certificate)
         request.unlink()
         extensions.unlink()
@@ -134,10 +140,9 @@ class Certificates:
             return
         self._key(f"{name}.key")
         fresh = self.folder / f"{name}.crt.new"
-        run(
-            ["openssl", "req", "-x509", "-new", "-key", self.path(f"{name}.key"), "-subj", f"/CN={self._settings.name}-{name}"]
-            + ["-days", _DAYS, "-sha256", "-out", str(fresh)]
-        )
+        subject = f"/CN={self._settings.name}-{name}"
+        options = ["-key", self.path(f"{name}.key"), "-subj", subject, "-days", _DAYS, "-sha256"]
+        run(["openssl", "req", "-x509", "-new", *options, "-out", str(fresh)])
         fresh.rename(certificate)
 
     def _key(self, name: str) -> None:

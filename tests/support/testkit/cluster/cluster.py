@@ -27,7 +27,7 @@ _NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
 class Cluster:
-    """One cluster on this machine. All its state is in files and in the kernel: any number of objects may speak for it."""
+    """One cluster on this machine. Its state is in files and in the kernel: any number of objects may speak for it."""
 
     def __init__(self, settings: Settings | None = None, progress: Progress | None = None) -> None:
         self.settings = settings or from_environment()
@@ -82,12 +82,16 @@ class Cluster:
             return Teardown(self.settings, self.progress).run()
 
     def healthy(self) -> bool:
-        """Tell whether all daemons run, all nodes are Ready and DNS is available. Fast: a few requests, no programs started."""
+        """Tell whether all daemons run, all nodes are Ready and DNS is available. Fast: no program is started."""
         if not self.kubeconfig.exists() or not self._known_binaries():
             return False
         nodes = self.nodes
         daemons = all(self._machine.processes.identity(role) is not None for role in ROLES)
-        if not daemons or not set(self.settings.node_names) <= set(nodes) or not all(node.running for node in nodes.values()):
+        if (
+            not daemons
+            or not set(self.settings.node_names) <= set(nodes)
+            or not all(node.running for node in nodes.values())
+        ):
             return False
         try:
             return set(nodes) <= self._api.ready_nodes() and self._dns_available()

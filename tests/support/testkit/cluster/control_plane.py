@@ -51,7 +51,9 @@ class ControlPlane:
             for role in ("etcd", "kube-apiserver"):
                 if self._machine.processes.identity(role) is None:
                     raise RuntimeError(f"{role} ended; see {self._machine.log(role)}")
-        raise RuntimeError(f"the API server is not ready after {seconds:.0f} s; see {self._machine.log('kube-apiserver')}")
+        raise RuntimeError(
+            f"the API server is not ready after {seconds:.0f} s; see {self._machine.log('kube-apiserver')}"
+        )
 
     def restart_apiserver(self) -> None:
         """End the API server and start it again."""

@@ -25,7 +25,11 @@ _COREFILE = f""".:{PORT} {{
 
 def objects(settings: Settings, image: str) -> dict[str, Any]:
     """Everything that the cluster's DNS needs, as one list."""
-    return {"apiVersion": "v1", "kind": "List", "items": [*_access(), _config(), _deployment(image), _service(settings)]}
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [*_access(), _config(), _deployment(image), _service(settings)],
+    }
 
 
 def _meta(name: str, *, namespaced: bool = True) -> dict[str, Any]:
@@ -108,6 +112,8 @@ def _service(settings: Settings) -> dict[str, Any]:
         "spec": {
             "clusterIP": str(settings.dns_address),
             "selector": {"k8s-app": "kube-dns"},
-            "ports": [{"name": name, "port": 53, "targetPort": PORT, "protocol": name.upper()} for name in ("udp", "tcp")],
+            "ports": [
+                {"name": name, "port": 53, "targetPort": PORT, "protocol": name.upper()} for name in ("udp", "tcp")
+            ],
         },
     }

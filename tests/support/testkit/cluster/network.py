@@ -1,4 +1,4 @@
-"""The bridge on the host and the network namespaces that are plugged into it. Foreign rules and settings stay as they are."""
+"""The bridge on the host and the network namespaces that are plugged into it. Foreign rules stay as they are."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ class Network:
             run(["ip", "netns", "delete", name])
 
     def route_pods(self, routes: dict[str, tuple[IPv4Network, IPv4Address]]) -> None:
-        """Tell the host and every namespace by which node each range of pods is reached: one hop, no address translation."""
+        """Tell the host and every namespace by which node each range of pods is reached: routes, no translation."""
         for cidr, via in routes.values():
             run(["ip", "route", "replace", str(cidr), "via", str(via), "dev", self._settings.bridge])
         for name in routes:

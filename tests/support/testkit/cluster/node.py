@@ -155,7 +155,7 @@ class Node:
         return run(self.command(argv), stdin=stdin, timeout=timeout, check=check)
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The argument list that runs a command in the node's namespaces. Not `ip netns exec`, which hides the cgroup mounts."""
+        """The arguments to run a command in the node. Not `ip netns exec`, which hides the cgroup mounts."""
         holder = self.holder
         if holder is None:
             raise RuntimeError(f"{self.name} does not run")
@@ -256,7 +256,9 @@ class Node:
         for _ in attempts(30.0, 0.05):
             if self.run([str(self._machine.binaries.ctr), "version"], check=False).returncode == 0:
                 return
-        raise RuntimeError(f"containerd of {self.name} does not answer; see {self._machine.log(self._role('containerd'))}")
+        raise RuntimeError(
+            f"containerd of {self.name} does not answer; see {self._machine.log(self._role('containerd'))}"
+        )
 
     def _kubelet(self) -> list[str]:
         """The command line of the kubelet."""

@@ -24,7 +24,7 @@ class NodeFiles:
     cni_config: Path
 
     def containerd(self) -> str:
-        """containerd's configuration: default paths, since the node has a mount namespace of its own."""
+        """Containerd's configuration: default paths, since the node has a mount namespace of its own."""
         unused = ["aufs", "btrfs", "devmapper", "zfs"]
         disabled = ", ".join(f'"io.containerd.snapshotter.v1.{name}"' for name in unused)
         return f"""version = 2
