@@ -23,6 +23,8 @@ from forebay_protocol.errors import ForebayError
 from forebay_protocol.volume import CONTROL_PORT
 
 PREPARED = "prepared"
+FAILED = "failed: "
+"""What is said on standard output to the node plugin; after the second comes the reason."""
 
 _log = logging.getLogger("forebay_node.fuse")
 
@@ -69,11 +71,15 @@ def _read_access(arguments: argparse.Namespace) -> Access:
     return Access.parse({name: path.read_text() for name, path in paths.items() if path is not None})
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def _serve_inherited(server: Server, arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     snapshot = server.prepare()
-    sys.stdout.write(PREPARED + "\n")
-    sys.stdout.flush()
+    _say(PREPARED)
     if not sys.stdin.readline():
         _log.info("the node plugin gave the mount up before it existed")
         return
@@ -113,6 +119,8 @@ def main() -> int:
                 _serve_folder(server, arguments.mount, arguments.source)
     except (ForebayError, OSError, ValueError) as error:
         _log.error("cannot serve the mount: %s", error)
+        if arguments.fd is not None:
+            _say(FAILED + " ".join(str(error).split()))
         return 1
     return 0
 

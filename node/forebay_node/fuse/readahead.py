@@ -36,6 +36,7 @@ class Readahead:
     streak: int = 0
     window: int = 0
     planned: int = 0
+    entered: int = -1
 
     def plan(self, offset: int, length: int, max_window: int) -> Plan:
         """Take note of a read and decide; ``max_window`` is in chunks."""
@@ -44,8 +45,8 @@ class Readahead:
             begins = offset == 0 and (length >= EAGER_FIRST_READ or end == self.size)
             self.streak = SURE - 1 if begins or self.size <= CHUNK_SIZE else 0
         elif abs(offset - self.frontier) > NEAR:
-            self.streak, self.window, self.planned = 0, 0, offset // CHUNK_SIZE
-            self.frontier = end
+            self.streak, self.window, self.frontier = 0, 0, end
+            self.planned, self.entered = offset // CHUNK_SIZE, -1
             return Plan(whole=self.size <= CHUNK_SIZE)
         else:
             self.streak += 1
@@ -55,8 +56,8 @@ class Readahead:
 
     def _ahead(self, max_window: int) -> range:
         current = (self.frontier - 1) // CHUNK_SIZE
-        if current >= self.planned:
-            self.window = self.window * 2 or 1
+        if current > self.entered:
+            self.entered, self.window = current, self.window * 2 or 1
         self.window = min(self.window, max_window)
         # Topping the window up one chunk at a time keeps all connections busy all the time.
         start = max(self.planned, current + 1)

@@ -1,0 +1,52 @@
+"""The node plugin: serve CSI to this node's kubelet until told to end."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from forebay_node import logs
+from forebay_node.csi.serving import Plugin, probe
+from forebay_node.paths import NodePaths
+from forebay_node.volumes import Volumes
+
+_GRACE = 10.0
+_log = logging.getLogger("forebay_node")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m forebay_node", description=__doc__)
+    parser.add_argument("--node-name", default="", help="the CSI node id: the Kubernetes node's name")
+    parser.add_argument("--kubelet-dir", type=Path, default=Path("/var/lib/kubelet"), help="the kubelet's --root-dir")
+    parser.add_argument("--check", action="store_true", help="only ask whether the driver of this node answers")
+    parser.add_argument("--log-level", default="info")
+    arguments = parser.parse_args()
+    if not arguments.check and not arguments.node_name:
+        parser.error("--node-name is missing")
+    return arguments
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. The mounts' processes are left alone: their pods may still read."""
+    arguments = _arguments()
+    logs.configure(arguments.log_level)
+    paths = NodePaths(arguments.kubelet_dir.absolute())
+    if arguments.check:
+        return 0 if probe(paths.socket, timeout=5.0) else 1
+    volumes = Volumes(paths)
+    volumes.recover()
+    plugin = Plugin(arguments.node_name, paths, volumes)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    plugin.start()
+    _log.info("serving %s", paths.socket)
+    ended.wait()
+    plugin.stop(_GRACE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

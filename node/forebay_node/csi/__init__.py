@@ -1,0 +1,1 @@
+"""The Container Storage Interface for the kubelet: gRPC wiring around ``forebay_node.volumes``."""

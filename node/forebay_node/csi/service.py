@@ -1,0 +1,210 @@
+"""The CSI and registration services: requests in, ``Volumes`` called, errors as gRPC codes.
+
+The services are registered by tables of methods, so that only messages are generated code.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import BoolValue
+
+from forebay import _version
+from forebay_node.csi import csi_pb2, registration_pb2
+from forebay_node.volumes import (
+    VolumeBusy,
+    VolumeNotFound,
+    VolumeNotStaged,
+    VolumeRequest,
+    Volumes,
+)
+from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized, WorkerUnavailable
+from forebay_protocol.volume import DRIVER_NAME
+
+MAX_VOLUMES = 1000
+"""Datasets that one node may have mounted; each costs a process."""
+
+In = TypeVar("In", bound=Message)
+Out = TypeVar("Out", bound=Message)
+
+_CODES: tuple[tuple[type[ForebayError], grpc.StatusCode], ...] = (
+    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (VolumeBusy, grpc.StatusCode.ABORTED),
+    (VolumeNotStaged, grpc.StatusCode.FAILED_PRECONDITION),
+    (VolumeNotFound, grpc.StatusCode.NOT_FOUND),
+    (Unauthorized, grpc.StatusCode.UNAUTHENTICATED),
+    (WorkerUnavailable, grpc.StatusCode.UNAVAILABLE),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def status_code(error: ForebayError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def _unary(request_type: type[In], method: Callable[[In], Out]) -> "grpc.RpcMethodHandler[In, Out]":
+    """Wrap a method that raises ForebayError or OSError into a gRPC handler."""
+
+    def behaviour(request: In, context: grpc.ServicerContext) -> Out:
+        try:
+            return method(request)
+        except ForebayError as error:
+            _refuse(context, status_code(error), error.message, request)
+        except OSError as error:
+            _refuse(context, grpc.StatusCode.INTERNAL, f"{error.strerror}: {error.filename}", request)
+
+    return grpc.unary_unary_rpc_method_handler(
+        behaviour, request_deserializer=request_type.FromString, response_serializer=lambda out: out.SerializeToString()
+    )
+
+
+def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, request: Message) -> NoReturn:
+    # Only the request's kind: its fields hold secrets.
+    _log.warning("%s: %s: %s", type(request).__name__, code.name, message)
+    context.abort(code, message)
+    raise AssertionError("abort returns never")
+
+
+def _refuse_block(capability: csi_pb2.VolumeCapability) -> None:
+    if capability.WhichOneof("access_type") == "block":
+        raise InvalidRequest("a dataset is a file system; volumeMode Block cannot be had")
+
+
+class IdentityService:
+    """Who this driver is."""
+
+    def info(self, _request: csi_pb2.GetPluginInfoRequest) -> csi_pb2.GetPluginInfoResponse:
+        """Name and version."""
+        return csi_pb2.GetPluginInfoResponse(name=DRIVER_NAME, vendor_version=_version.__version__)
+
+    def capabilities(self, _request: csi_pb2.GetPluginCapabilitiesRequest) -> csi_pb2.GetPluginCapabilitiesResponse:
+        """None: there is no controller."""
+        return csi_pb2.GetPluginCapabilitiesResponse()
+
+    def probe(self, _request: csi_pb2.ProbeRequest) -> csi_pb2.ProbeResponse:
+        """Whoever answers is ready."""
+        return csi_pb2.ProbeResponse(ready=BoolValue(value=True))
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The gRPC service."""
+        return grpc.method_handlers_generic_handler(
+            "csi.v1.Identity",
+            {
+                "GetPluginInfo": _unary(csi_pb2.GetPluginInfoRequest, self.info),
+                "GetPluginCapabilities": _unary(csi_pb2.GetPluginCapabilitiesRequest, self.capabilities),
+                "Probe": _unary(csi_pb2.ProbeRequest, self.probe),
+            },
+        )
+
+
+class NodeService:
+    """Volumes on this node."""
+
+    def __init__(self, node_name: str, volumes: Volumes) -> None:
+        """``node_name`` is the CSI node id."""
+        self._node_name = node_name
+        self._volumes = volumes
+
+    def stage(self, request: csi_pb2.NodeStageVolumeRequest) -> csi_pb2.NodeStageVolumeResponse:
+        """Mount once for the node."""
+        _refuse_block(request.volume_capability)
+        self._volumes.stage(
+            VolumeRequest(
+                volume_id=request.volume_id, staging_path=request.staging_target_path,
+                context=request.volume_context, secrets=request.secrets,
+            )
+        )  # fmt: skip
+        return csi_pb2.NodeStageVolumeResponse()
+
+    def unstage(self, request: csi_pb2.NodeUnstageVolumeRequest) -> csi_pb2.NodeUnstageVolumeResponse:
+        """Unmount and forget."""
+        self._volumes.unstage(request.volume_id, request.staging_target_path)
+        return csi_pb2.NodeUnstageVolumeResponse()
+
+    def publish(self, request: csi_pb2.NodePublishVolumeRequest) -> csi_pb2.NodePublishVolumeResponse:
+        """Bind for one pod."""
+        _refuse_block(request.volume_capability)
+        volume = VolumeRequest(
+            volume_id=request.volume_id, staging_path=request.staging_target_path,
+            context=request.volume_context, secrets=request.secrets,
+        )  # fmt: skip
+        self._volumes.publish(volume, request.target_path)
+        return csi_pb2.NodePublishVolumeResponse()
+
+    def unpublish(self, request: csi_pb2.NodeUnpublishVolumeRequest) -> csi_pb2.NodeUnpublishVolumeResponse:
+        """Unbind and remove the target."""
+        self._volumes.unpublish(request.volume_id, request.target_path)
+        return csi_pb2.NodeUnpublishVolumeResponse()
+
+    def stats(self, request: csi_pb2.NodeGetVolumeStatsRequest) -> csi_pb2.NodeGetVolumeStatsResponse:
+        """Bytes and files; all of them are used, for nothing can be written."""
+        seen = self._volumes.usage(request.volume_id, request.volume_path)
+        condition = csi_pb2.VolumeCondition(abnormal=bool(seen.problem), message=seen.problem or "served")
+        usage = [
+            csi_pb2.VolumeUsage(total=count, used=count, unit=unit)
+            for count, unit in ((seen.total_bytes, csi_pb2.VolumeUsage.BYTES), (seen.files, csi_pb2.VolumeUsage.INODES))
+        ]
+        return csi_pb2.NodeGetVolumeStatsResponse(usage=usage, volume_condition=condition)
+
+    def capabilities(self, _request: csi_pb2.NodeGetCapabilitiesRequest) -> csi_pb2.NodeGetCapabilitiesResponse:
+        """Staging, statistics and condition."""
+        rpc = csi_pb2.NodeServiceCapability.RPC
+        kinds = (rpc.STAGE_UNSTAGE_VOLUME, rpc.GET_VOLUME_STATS, rpc.VOLUME_CONDITION)
+        return csi_pb2.NodeGetCapabilitiesResponse(
+            capabilities=[csi_pb2.NodeServiceCapability(rpc=rpc(type=kind)) for kind in kinds]
+        )
+
+    def info(self, _request: csi_pb2.NodeGetInfoRequest) -> csi_pb2.NodeGetInfoResponse:
+        """This node's name; datasets can be mounted anywhere."""
+        return csi_pb2.NodeGetInfoResponse(node_id=self._node_name, max_volumes_per_node=MAX_VOLUMES)
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The gRPC service."""
+        return grpc.method_handlers_generic_handler(
+            "csi.v1.Node",
+            {
+                "NodeStageVolume": _unary(csi_pb2.NodeStageVolumeRequest, self.stage),
+                "NodeUnstageVolume": _unary(csi_pb2.NodeUnstageVolumeRequest, self.unstage),
+                "NodePublishVolume": _unary(csi_pb2.NodePublishVolumeRequest, self.publish),
+                "NodeUnpublishVolume": _unary(csi_pb2.NodeUnpublishVolumeRequest, self.unpublish),
+                "NodeGetVolumeStats": _unary(csi_pb2.NodeGetVolumeStatsRequest, self.stats),
+                "NodeGetCapabilities": _unary(csi_pb2.NodeGetCapabilitiesRequest, self.capabilities),
+                "NodeGetInfo": _unary(csi_pb2.NodeGetInfoRequest, self.info),
+            },
+        )
+
+
+class RegistrationService:
+    """How the kubelet learns of this driver."""
+
+    def __init__(self, endpoint: str) -> None:
+        """``endpoint`` is the CSI socket as the kubelet sees it."""
+        self._endpoint = endpoint
+
+    def info(self, _request: registration_pb2.InfoRequest) -> registration_pb2.PluginInfo:
+        """A CSI driver, and where it is."""
+        return registration_pb2.PluginInfo(
+            type="CSIPlugin", name=DRIVER_NAME, endpoint=self._endpoint, supported_versions=["1.0.0"]
+        )
+
+    def status(self, request: registration_pb2.RegistrationStatus) -> registration_pb2.RegistrationStatusResponse:
+        """What came of it."""
+        if request.plugin_registered:
+            _log.info("the kubelet registered the driver")
+        else:
+            _log.error("the kubelet did not register the driver: %s", request.error)
+        return registration_pb2.RegistrationStatusResponse()
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """The gRPC service."""
+        return grpc.method_handlers_generic_handler(
+            "pluginregistration.Registration",
+            {
+                "GetInfo": _unary(registration_pb2.InfoRequest, self.info),
+                "NotifyRegistrationStatus": _unary(registration_pb2.RegistrationStatus, self.status),
+            },
+        )

@@ -1,0 +1,306 @@
+"""The node plugin as the kubelet meets it: its own process, real unix sockets, real mounts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+from forebay_node.csi import csi_pb2, registration_pb2
+from forebay_node.mounts import current_mounts, mounted_at
+from forebay_node.paths import NodePaths
+from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
+from forebay_protocol.volume import DATASET_UID, DRIVER_NAME, WORKER_SERVICE
+from testkit.fuse_mount import DOCUMENT, UID, MountedDataset, eventually
+
+Out = TypeVar("Out", bound=Message)
+
+SECRET = "not-to-be-seen"
+VOLUME = "forebay-uid"
+
+
+class Kubelet:
+    """A kubelet's folder and its calls."""
+
+    def __init__(self, folder: Path, dataset: MountedDataset) -> None:
+        self.paths = NodePaths(folder)
+        self.dataset = dataset
+        self.staging = folder / "plugins/kubernetes.io/csi" / DRIVER_NAME / "hash/globalmount"
+        self.log = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def target(self, pod: str) -> Path:
+        """A pod's path for the volume; its parent exists, as the kubelet makes it."""
+        path = self.paths.kubelet / "pods" / pod / "volumes/kubernetes.io~csi/data/mount"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def start(self) -> None:
+        """Start the plugin and wait for its registration socket."""
+        command = [sys.executable, "-m", "forebay_node", "--node-name=node-a", f"--kubelet-dir={self.paths.kubelet}"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+        eventually(self.paths.registration_socket.exists)
+
+    def kill(self) -> None:
+        """The plugin dies, and as in a container every process that it started."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        for state in self.paths.volumes.glob("*/volume.json"):
+            os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
+
+    def call(self, method: str, request: Message, answer: type[Out], socket: Path | None = None) -> Out:
+        """One unary call."""
+        with grpc.insecure_channel(f"unix://{socket or self.paths.socket}") as channel:
+            unary = channel.unary_unary(
+                method, request_serializer=lambda one: one.SerializeToString(), response_deserializer=answer.FromString
+            )
+            result: Out = unary(request, timeout=60)
+            return result
+
+    def secrets(self) -> dict[str, str]:
+        """The access Secret."""
+        credentials = {"m": {"accessKeyId": "id", "secretAccessKey": SECRET, "sessionToken": ""}}
+        return {
+            DATASET_FILE: json.dumps(DOCUMENT.to_json()),
+            CREDENTIALS_FILE: json.dumps(credentials),
+            KEYS_FILE: "k" * 64,
+        }
+
+    def context(self) -> dict[str, str]:
+        """The volume's attributes."""
+        return {DATASET_UID: UID, WORKER_SERVICE: f"127.0.0.1:{self.dataset.workers[0].member.control_port}"}
+
+    def stage(self, **changes: object) -> None:
+        """NodeStageVolume; ``changes`` replace fields."""
+        fields: dict[str, object] = {
+            "volume_id": VOLUME, "staging_target_path": str(self.staging), "secrets": self.secrets(),
+            "volume_context": self.context(), "volume_capability": csi_pb2.VolumeCapability(mount={}),
+        }  # fmt: skip
+        request = csi_pb2.NodeStageVolumeRequest(**(fields | changes))  # type: ignore[arg-type]
+        self.call("/csi.v1.Node/NodeStageVolume", request, csi_pb2.NodeStageVolumeResponse)
+
+    def unstage(self) -> None:
+        """NodeUnstageVolume."""
+        request = csi_pb2.NodeUnstageVolumeRequest(volume_id=VOLUME, staging_target_path=str(self.staging))
+        self.call("/csi.v1.Node/NodeUnstageVolume", request, csi_pb2.NodeUnstageVolumeResponse)
+
+    def publish(self, target: Path, secrets: dict[str, str] | None = None) -> None:
+        """NodePublishVolume."""
+        request = csi_pb2.NodePublishVolumeRequest(
+            volume_id=VOLUME, staging_target_path=str(self.staging), target_path=str(target), readonly=True,
+            volume_context=self.context(), secrets=secrets or {},
+        )  # fmt: skip
+        self.call("/csi.v1.Node/NodePublishVolume", request, csi_pb2.NodePublishVolumeResponse)
+
+    def unpublish(self, target: Path) -> None:
+        """NodeUnpublishVolume."""
+        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=str(target))
+        self.call("/csi.v1.Node/NodeUnpublishVolume", request, csi_pb2.NodeUnpublishVolumeResponse)
+
+    def stats(self, path: Path) -> csi_pb2.NodeGetVolumeStatsResponse:
+        """NodeGetVolumeStats."""
+        request = csi_pb2.NodeGetVolumeStatsRequest(volume_id=VOLUME, volume_path=str(path))
+        return self.call("/csi.v1.Node/NodeGetVolumeStats", request, csi_pb2.NodeGetVolumeStatsResponse)
+
+    def ours(self) -> list[str]:
+        """What is mounted below the kubelet's folder."""
+        return [entry.target for entry in current_mounts() if self.paths.kubelet in Path(entry.target).parents]
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[Kubelet]:
+    """A running plugin and a dataset with two files; afterwards nothing may be left mounted."""
+    # A socket's path may have 107 bytes only.
+    with tempfile.TemporaryDirectory(prefix="kl-", dir="/tmp") as folder, MountedDataset(
+        tmp_path, {"a": b"hello", "d/b": b"world"}
+    ) as dataset:  # fmt: skip
+        made = Kubelet(Path(folder), dataset)
+        made.start()
+        try:
+            yield made
+            assert made.ours() == [], made.log.read_text()
+        finally:
+            assert made.process is not None
+            made.process.terminate()
+            assert made.process.wait(timeout=15) == 0
+            assert SECRET not in made.log.read_text()
+
+
+def code_of(caught: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
+    """The code with which a call failed."""
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def test_the_kubelet_learns_of_the_driver(kubelet: Kubelet) -> None:
+    """Registration, identity, node id, and the check that a container probe runs."""
+    paths = kubelet.paths
+    known = kubelet.call(
+        "/pluginregistration.Registration/GetInfo", registration_pb2.InfoRequest(), registration_pb2.PluginInfo,
+        paths.registration_socket,
+    )  # fmt: skip
+    node = kubelet.call("/csi.v1.Node/NodeGetInfo", csi_pb2.NodeGetInfoRequest(), csi_pb2.NodeGetInfoResponse)
+
+    assert (known.type, known.name, known.endpoint) == ("CSIPlugin", DRIVER_NAME, str(paths.socket))
+    assert list(known.supported_versions) == ["1.0.0"]
+    assert node.node_id == "node-a"
+    check = [sys.executable, "-m", "forebay_node", "--check", f"--kubelet-dir={paths.kubelet}"]
+    assert subprocess.run(check, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}, check=False).returncode == 0
+
+
+def test_a_volume_comes_and_goes_and_everything_may_be_repeated(kubelet: Kubelet) -> None:
+    """Stage, publish to two pods, statistics, and away again, each of it twice."""
+    first, second = kubelet.target("pod-1"), kubelet.target("pod-2")
+    for _ in range(2):
+        kubelet.stage()
+    for target in (first, first, second):
+        kubelet.publish(target)
+
+    assert (first / "a").read_bytes() == b"hello"
+    assert (second / "d/b").read_bytes() == b"world"
+    with pytest.raises(OSError, match="Read-only"):
+        (first / "new").touch()
+    assert [len(mounted_at(path, current_mounts())) for path in (kubelet.staging, first, second)] == [1, 1, 1]
+    usage = {one.unit: one for one in kubelet.stats(first).usage}
+    assert usage[csi_pb2.VolumeUsage.INODES].total == 2
+    assert usage[csi_pb2.VolumeUsage.BYTES].available == 0
+
+    for target in (first, first, second):
+        kubelet.unpublish(target)
+        assert not target.exists()
+    for _ in range(2):
+        kubelet.unstage()
+    assert list(kubelet.paths.volumes.iterdir()) == []
+
+
+def test_secrets_are_nowhere_to_be_seen(kubelet: Kubelet) -> None:
+    """Not in the server's arguments or environment, not in any file below the kubelet's folder."""
+    kubelet.stage()
+    (state,) = kubelet.paths.volumes.glob("*/volume.json")
+    pid = json.loads(state.read_text())["pid"]
+
+    for name in ("cmdline", "environ"):
+        assert SECRET.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
+    for path in kubelet.paths.plugin.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+    kubelet.unstage()
+
+
+def test_symlinks_and_foreign_paths_are_refused(kubelet: Kubelet, tmp_path: Path) -> None:
+    """A pod that swaps its folder for a symlink gets nothing mounted elsewhere."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    kubelet.stage()
+    link = kubelet.target("pod-1")
+    link.symlink_to(victim)
+    beneath = kubelet.paths.kubelet / "pods/evil"
+    beneath.symlink_to(victim)
+
+    for target in (link, beneath / "mount", victim, Path("/relative/../etc")):
+        with pytest.raises(grpc.RpcError) as caught:
+            kubelet.publish(target)
+        assert code_of(caught) is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(victim.iterdir()) == []
+    assert not mounted_at(victim, current_mounts())
+    kubelet.unstage()
+
+
+def test_bad_requests_say_what_to_do(kubelet: Kubelet) -> None:
+    """Missing Secret content, another Dataset's Secret, a block volume, a volume that is not staged or not there."""
+    cases: list[tuple[dict[str, object], grpc.StatusCode, str]] = [
+        ({"secrets": {}}, grpc.StatusCode.INVALID_ARGUMENT, "the operator writes it"),
+        ({"secrets": {DATASET_FILE: "{", KEYS_FILE: "k"}}, grpc.StatusCode.INVALID_ARGUMENT, "cannot be parsed"),
+        ({"volume_context": {DATASET_UID: "other"}}, grpc.StatusCode.INVALID_ARGUMENT, "another Dataset"),
+        ({"volume_context": {DATASET_UID: UID}}, grpc.StatusCode.INVALID_ARGUMENT, WORKER_SERVICE),
+        ({"volume_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "no volume"),
+        ({"volume_capability": csi_pb2.VolumeCapability(block={})}, grpc.StatusCode.INVALID_ARGUMENT, "Block"),
+    ]
+    for changes, code, sentence in cases:
+        with pytest.raises(grpc.RpcError) as caught:
+            kubelet.stage(**changes)
+        assert code_of(caught) is code
+        assert sentence in str(caught.value.details())
+    with pytest.raises(grpc.RpcError) as caught:
+        kubelet.publish(kubelet.target("pod-1"))
+    assert code_of(caught) is grpc.StatusCode.FAILED_PRECONDITION
+    with pytest.raises(grpc.RpcError) as caught:
+        kubelet.stats(kubelet.target("pod-1"))
+    assert code_of(caught) is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_dead_server_is_noticed_and_replaced(kubelet: Kubelet) -> None:
+    """Readers get errors at once, statistics say so, and staging again mends it."""
+    target = kubelet.target("pod-1")
+    kubelet.stage()
+    kubelet.publish(target)
+    (state,) = kubelet.paths.volumes.glob("*/volume.json")
+    os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
+
+    def is_dead() -> bool:
+        try:
+            (target / "a").stat()
+        except OSError:
+            return True
+        return False
+
+    eventually(is_dead)
+    assert kubelet.stats(target).volume_condition.abnormal
+    kubelet.stage()
+    kubelet.publish(target)
+    assert (target / "a").read_bytes() == b"hello"
+    kubelet.unpublish(target)
+    kubelet.unstage()
+
+
+def test_the_plugin_restarts(kubelet: Kubelet) -> None:
+    """After a crash with all its processes nothing dead stays mounted; a pod that comes next is served.
+
+    The kubelet does not stage again then, so publishing does it, if it is given the secrets.
+    """
+    target = kubelet.target("pod-1")
+    kubelet.stage()
+    kubelet.publish(target)
+    kubelet.kill()
+    kubelet.paths.registration_socket.unlink()
+
+    kubelet.start()
+
+    assert kubelet.ours() == []
+    kubelet.unpublish(target)
+    with pytest.raises(grpc.RpcError) as caught:
+        kubelet.publish(kubelet.target("pod-2"))
+    assert code_of(caught) is grpc.StatusCode.FAILED_PRECONDITION
+    kubelet.publish(kubelet.target("pod-2"), kubelet.secrets())
+    assert (kubelet.target("pod-2") / "a").read_bytes() == b"hello"
+    kubelet.unpublish(kubelet.target("pod-2"))
+    kubelet.unstage()
+
+
+def test_a_restart_with_living_servers_keeps_them(kubelet: Kubelet) -> None:
+    """Where the servers outlive the plugin, the next one goes on with them, and can end them."""
+    target = kubelet.target("pod-1")
+    kubelet.stage()
+    kubelet.publish(target)
+    assert kubelet.process is not None
+    kubelet.process.terminate()
+    kubelet.process.wait(timeout=15)
+    assert (target / "a").read_bytes() == b"hello"
+
+    kubelet.start()
+    kubelet.stage()
+    kubelet.publish(kubelet.target("pod-2"))
+
+    assert (kubelet.target("pod-2") / "a").read_bytes() == b"hello"
+    for pod in ("pod-1", "pod-2"):
+        kubelet.unpublish(kubelet.target(pod))
+    kubelet.unstage()
