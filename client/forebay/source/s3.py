@@ -39,6 +39,7 @@ _UNKNOWN_KEYS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed",
     "TokenRefreshRequired", "InvalidSecurity",
 }  # fmt: skip
+_NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
 _THROTTLED = {408, 429}
 
 
@@ -121,7 +122,7 @@ class S3Source:
             raise SourceDenied(f"{self._what(key)}: no credentials; name a Secret in credentialsSecretRef") from error
         except (foreign.ParamValidationError, foreign.InvalidRegionError, ValueError) as error:
             raise SourceMissing(f"{self._what(key)}: not a valid bucket, endpoint or region; correct it") from error
-        except (foreign.HTTPClientError, foreign.IncompleteReadError, OSError) as error:
+        except (foreign.ConnectionError, foreign.HTTPClientError, foreign.IncompleteReadError, OSError) as error:
             raise SourceUnavailable(
                 f"{self._what(key)}: {self._place} cannot be reached or broke off ({type(error).__name__}); "
                 "check the endpoint, DNS and network policies"
@@ -138,7 +139,7 @@ class S3Source:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         said = f"{self._what(key)} at {self._place}: {code or status}"
         for applies, kind, advice in (
-            (code == "NoSuchBucket" or (status == 404 and not key), SourceMissing, "create it or correct the source"),
+            (code in _NO_BUCKET or (status == 404 and not key), SourceMissing, "create it or correct the source"),
             (code in _UNKNOWN_KEYS or status == 401, InvalidCredentials, "correct the keys in the credentials Secret"),
             (status == 403, SourceDenied, "allow these credentials to list the bucket and to get its objects"),
             (status == 404, ObjectMissing, "the object was deleted, the next listing will not show it"),
