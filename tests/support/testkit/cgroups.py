@@ -15,7 +15,7 @@ class Hierarchy:
 
 
 def parse_mounts(mountinfo: str) -> list[Hierarchy]:
-    """The hierarchies in /proc/self/mountinfo. A cgroup2 beside version 1 controllers holds none and is left out."""
+    """The hierarchies in /proc/self/mountinfo."""
     found: dict[Path, Hierarchy] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -25,8 +25,12 @@ def parse_mounts(mountinfo: str) -> list[Hierarchy]:
         root = Path(fields[4])
         options = frozenset(tail[2].split(",")) - {"rw", "ro"}
         found[root] = Hierarchy(root, tail[0] == "cgroup2", options if tail[0] == "cgroup" else frozenset())
-    legacy = [one for one in found.values() if not one.unified]
-    return legacy or list(found.values())
+    return list(found.values())
+
+
+def with_controllers(found: list[Hierarchy]) -> list[Hierarchy]:
+    """Those that hold controllers: a cgroup2 beside version 1 has none, though runc makes groups in it too."""
+    return [one for one in found if not one.unified] or found
 
 
 def hierarchies() -> list[Hierarchy]:
@@ -36,7 +40,7 @@ def hierarchies() -> list[Hierarchy]:
 
 def create(name: PurePosixPath) -> None:
     """Make the group in each hierarchy, with the controllers that a kubelet needs."""
-    for hierarchy in hierarchies():
+    for hierarchy in with_controllers(hierarchies()):
         folder = hierarchy.root
         for part in name.parts:
             if hierarchy.unified:
@@ -65,7 +69,8 @@ def _inherit_cpuset(folder: Path) -> None:
 
 def leaf_for_daemons(name: PurePosixPath) -> Path:
     """Make the group that our own daemons run in, in one hierarchy; return the file that takes a process in."""
-    chosen = next((one for one in hierarchies() if one.unified or "pids" in one.controllers), None)
+    found = with_controllers(hierarchies())
+    chosen = next((one for one in found if one.unified or "pids" in one.controllers), None)
     if chosen is None:
         raise RuntimeError("no cgroup hierarchy with the pids controller is mounted")
     folder = chosen.root.joinpath(*name.parts)
