@@ -42,7 +42,14 @@ async def _lead(client: Client, settings: Settings, stop: asyncio.Event) -> None
     work = asyncio.create_task(reconciler.run())
     try:
         watch = kopf.operator(
-            registry=registry, settings=kopf_settings, memo=app, standalone=True, clusterwide=True, stop_flag=stop
+            registry=registry,
+            settings=kopf_settings,
+            memo=app,
+            standalone=True,
+            clusterwide=True,
+            stop_flag=stop,
+            # Kopf would ask for the user's name, which a pod's user need not have.
+            identity=settings.identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private
         )
         await watch
     finally:
