@@ -16,7 +16,7 @@ def set_stage(progress: Progress, _image: str) -> Stage:
     store = Store(cluster.settings, progress)
     store.up(DEFAULT_MBIT)
     with progress.step(f"demo data in s3://{BUCKET}"):
-        data = dataset.seed(store, BUCKET, progress)
+        data = dataset.seed(store, BUCKET, progress=progress)
     built = image.build(progress)
     with progress.step(f"image {built.name} on {', '.join(cluster.nodes)}"):
         cluster.load_image(built.archive)
