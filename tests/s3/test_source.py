@@ -110,7 +110,7 @@ def test_a_wrong_place_is_told(
     mount = bucket.mount()
 
     with pytest.raises(expected):
-        open_source(replace(mount, **change), keys).probe()  # type: ignore[arg-type] - both fields are text
+        open_source(replace(mount, **change), keys).probe()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

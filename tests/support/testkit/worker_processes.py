@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -147,7 +148,7 @@ class WorkerProcess:
     def read(self, one: ObjectVersion, flags: Flag = Flag.NONE) -> bytes:
         """All bytes of an object through this worker."""
         whole = bytearray(one.size)
-        with self.connect() as connection:
+        with closing(self.connect()) as connection:
             for number in one.chunks():
                 span = one.chunk_span(number)
                 view = memoryview(whole)[span.offset : span.end]
