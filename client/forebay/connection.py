@@ -19,6 +19,9 @@ from forebay_protocol.keys import BLOCK_SIZE, block_count
 TokenProvider = Callable[[], str]
 """Gives a token that is valid now; called once for every connection."""
 
+_PEER_SILENCE = 3.0
+"""Seconds without a sign of life from the peer's kernel after which a connection is broken."""
+
 _TIMEVAL = struct.Struct("ll")
 
 
@@ -64,7 +67,7 @@ class WorkerConnection:
             raise WorkerUnavailable(f"{self.name} cannot be reached: {error}") from error
         end = time.monotonic() + timeouts.connect
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._notice_dead_peers()
             self._wait_at_most(timeouts.connect)
             self._send(wire.encode_hello(token))
             self._raise_status(self._head(end), end)
@@ -99,6 +102,18 @@ class WorkerConnection:
         self._fill(buffer, end)
         verify(buffer, struct.unpack(f">{head.blocks}I", checksums), self.name)
         return head
+
+    def _notice_dead_peers(self) -> None:
+        # A worker may take its time to ask the store; one whose node is gone is noticed by its kernel's silence.
+        for option, value in (
+            (socket.TCP_NODELAY, 1),
+            (socket.TCP_USER_TIMEOUT, int(_PEER_SILENCE * 1000)),
+            (socket.TCP_KEEPIDLE, 1),
+            (socket.TCP_KEEPINTVL, 1),
+            (socket.TCP_KEEPCNT, int(_PEER_SILENCE) - 1),
+        ):
+            self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def _wait_at_most(self, seconds: float) -> None:
         # The kernel's own timeout lets one recv wait for a whole chunk; with Python's timeouts the socket is

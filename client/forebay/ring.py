@@ -7,7 +7,7 @@ for the ring document. Readers never wait for that: they go on with what is know
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from forebay.connection import TokenProvider
 from forebay.control import ControlClient
@@ -74,8 +74,7 @@ class RingHolder:
 
     def refresh(self) -> bool:
         """Ask workers, first those of the ring, then the seeds, until one answers; whether one did."""
-        members = [(member.address, member.control_port) for member in self._ring.members]
-        for address, port in dict.fromkeys((*members, *self._seeds())):
+        for address, port in self._endpoints():
             try:
                 found = ControlClient(address, port, self._token_provider, timeout=2.0).ring()
             except ForebayError as error:
@@ -84,6 +83,12 @@ class RingHolder:
             if self.offer(found) or found.epoch == self._ring.epoch:
                 return True
         return False
+
+    def _endpoints(self) -> Iterator[Endpoint]:
+        members = [(member.address, member.control_port) for member in self._ring.members]
+        yield from members
+        # Asked only now: resolving a name can take seconds where the cluster's DNS is in trouble.
+        yield from (seed for seed in self._seeds() if seed not in members)
 
     def offer(self, ring: Ring) -> bool:
         """Take this ring if it is newer; whether it was."""

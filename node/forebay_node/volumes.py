@@ -180,6 +180,7 @@ class Volumes:
         _clear(staging)
         known = self._remembered(volume_id)
         if known is not None:
+            _clear(Path(known.staging_path))
             known.process.end(_END_PATIENCE)
 
     def unstage(self, volume_id: str, staging_path: str) -> None:
