@@ -26,8 +26,8 @@ from forebay_operator.workers.fleet import Fleet
 _log = structlog.get_logger()
 
 
-async def _lead(client: Client, settings: Settings, stop: asyncio.Event) -> None:
-    """Everything that the leader does."""
+async def _lead(client: Client, lease: Lease, settings: Settings, stop: asyncio.Event) -> int:
+    """Everything that the leader does, until it is told to stop or one part of it ends; the exit code."""
     app = App(Cache(), KeyQueue())
     await _fill(client, app.cache)
     if not settings.worker_image:
@@ -36,26 +36,35 @@ async def _lead(client: Client, settings: Settings, stop: asyncio.Event) -> None
     workers = WorkersClient()
     reconciler = Reconciler(client, app, Fleet(workers), settings)
     reconciler.enqueue_all()
+    work = asyncio.create_task(reconciler.run())
+    others = [asyncio.create_task(part) for part in (stop.wait(), lease.keep(), _watch(app, settings, stop))]
+    await asyncio.wait([work, *others], return_when=asyncio.FIRST_COMPLETED)
+    for task in (work, *others):
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            _log.error("stopping", problem=repr(task.exception()))
+    # Nothing writes any more before another one may lead.
+    work.cancel()
+    await asyncio.wait([work])
+    await lease.release()
+    await workers.close()
+    return 0 if stop.is_set() else 1
+
+
+async def _watch(app: App, settings: Settings, stop: asyncio.Event) -> None:
+    """Let kopf feed the cache and the queue."""
     registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
     configure(kopf_settings)
     handlers.register(registry)
-    work = asyncio.create_task(reconciler.run())
-    try:
-        watch = kopf.operator(
-            registry=registry,
-            settings=kopf_settings,
-            memo=app,
-            standalone=True,
-            clusterwide=True,
-            stop_flag=stop,
-            # Kopf would ask for the user's name, which a pod's user need not have.
-            identity=settings.identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private
-        )
-        await watch
-    finally:
-        work.cancel()
-        await asyncio.wait([work])
-        await workers.close()
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings,
+        memo=app,
+        standalone=True,
+        clusterwide=True,
+        stop_flag=stop,
+        # Kopf would ask for the user's name, which a pod's user need not have.
+        identity=settings.identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private
+    )
 
 
 async def _fill(client: Client, cache: Cache) -> None:
@@ -83,7 +92,6 @@ async def run(settings: Settings) -> int:
     try:
         return await _under_lease(client, lease, settings, stop)
     finally:
-        await lease.release()
         await client.close()
         if health is not None:
             await health.cleanup()
@@ -93,22 +101,13 @@ async def _under_lease(client: Client, lease: Lease, settings: Settings, stop: a
     stopped = asyncio.create_task(stop.wait())
     acquired = asyncio.create_task(lease.acquire())
     await asyncio.wait([stopped, acquired], return_when=asyncio.FIRST_COMPLETED)
-    if not acquired.done():
+    stopped.cancel()
+    if stop.is_set():
         acquired.cancel()
+        await asyncio.wait([acquired])
+        await lease.release()
         return 0
-    keep = asyncio.create_task(lease.keep())
-    lead = asyncio.create_task(_lead(client, settings, stop))
-    await asyncio.wait([stopped, keep, lead], return_when=asyncio.FIRST_COMPLETED)
-    if stopped.done():
-        await asyncio.wait([lead], timeout=10)
-        keep.cancel()
-        return 0
-    for task in (keep, lead):
-        if task.done() and not task.cancelled() and task.exception() is not None:
-            _log.error("stopping", problem=repr(task.exception()))
-    keep.cancel()
-    lead.cancel()
-    return 1
+    return await _lead(client, lease, settings, stop)
 
 
 def main() -> None:

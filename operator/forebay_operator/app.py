@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
@@ -22,7 +22,7 @@ from forebay_operator.reconcile.dataset import plan_dataset
 from forebay_operator.reconcile.plan import Ref
 from forebay_operator.reconcile.runtime import plan_runtime
 from forebay_operator.settings import Settings
-from forebay_operator.workers.fleet import Fleet, WorkerAccess
+from forebay_operator.workers.fleet import Change, Fleet, WorkerAccess
 from forebay_protocol.control import LoadProgress
 
 _log = structlog.get_logger()
@@ -115,13 +115,17 @@ class Reconciler:
         subject = self._observer.subject(*key)
         access = self._access(key.namespace, key.name)
         changed = await self._fleet.poll(key.namespace, key.name, access if subject else None)
-        if changed:
+        if changed is not Change.NONE:
             self._queue.add(Key("Dataset", key.namespace, key.name))
         if subject is None:
             self._forget(key)
             return None
         reports = self._fleet.reports(key.namespace, key.name)
-        seen = await self._observer.runtime(subject, reports, self._settings.worker_image, self._refused.get(key, ()))
+        seen = replace(
+            await self._observer.runtime(subject, reports, self._settings.worker_image),
+            refused=self._refused.get(key, ()),
+            changing=changed is Change.STANDING,
+        )
         plan = plan_runtime(seen, datetime.now(UTC))
         refused = await self._executor.execute(subject, "Runtime", plan)
         if refused != self._refused.get(key, ()):

@@ -27,7 +27,8 @@ async def _synchronise_kind(client: Client, cache: Cache, kind: str) -> list[Obj
         newest = newest or int(page["metadata"]["resourceVersion"])
         for item in page["items"]:
             seen.add(item["metadata"]["uid"])
-            cache.put(kind, item)
+            # Items of a list do not say what they are; the list does.
+            cache.put(kind, {"apiVersion": page["apiVersion"], "kind": kind, **item})
         token = page["metadata"].get("continue", "")
         if not token:
             break

@@ -72,9 +72,7 @@ class Observer:
         secret = self._cache.get("Secret", namespace, names.access_secret(name))
         return secret if secret and KEYS_FILE in secret.get("data", {}) else None
 
-    async def runtime(
-        self, subject: Object, reports: Mapping[str, WorkerStatus], image: str, refused: tuple[str, ...]
-    ) -> runtime.Observed:
+    async def runtime(self, subject: Object, reports: Mapping[str, WorkerStatus], image: str) -> runtime.Observed:
         """What a decision on the Runtime looks at."""
         seen = Runtime.read(subject)
         namespace, name = seen.metadata.namespace, seen.metadata.name
@@ -87,7 +85,6 @@ class Observer:
             reports=reports,
             access_revision=secret["metadata"]["resourceVersion"] if secret else "",
             image=image,
-            refused=refused,
         )
 
     async def dataset(self, subject: Object, reports: Mapping[str, WorkerStatus]) -> dataset.Observed:
@@ -151,6 +148,14 @@ def _keys(secret: Object) -> str:
     return base64.b64decode(secret["data"][KEYS_FILE]).decode()
 
 
-def sample(progress: dataload.Observed, now: datetime) -> dataload.Sample | None:
-    """The figures of this look, for the speed at the next one."""
-    return dataload.Sample(at=now, loaded_bytes=dataload.loaded(progress)) if progress.progress else None
+_SHORTEST_SAMPLE = 2.0
+
+
+def sample(seen: dataload.Observed, now: datetime) -> dataload.Sample | None:
+    """The figures that the next look measures its speed against: not too fresh, or the speed would jump about."""
+    former = seen.sample
+    if not seen.progress:
+        return None
+    if former is not None and (now - former.at).total_seconds() < _SHORTEST_SAMPLE:
+        return former
+    return dataload.Sample(at=now, loaded_bytes=dataload.loaded(seen))

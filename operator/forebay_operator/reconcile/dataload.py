@@ -91,6 +91,8 @@ def _verdict(seen: Observed) -> Verdict:
         return obstacle
     reports = list(seen.progress.values())
     problem = next((problem for report in reports for problem in report.problems), None)
+    if all(report.generation == 0 for report in reports):
+        return unknown(kind, "Listing", "the workers wait for the listing of the sources")
     if len(reports) < len(seen.members):
         return holds(kind, "Loading", f"{len(reports)} of {len(seen.members)} workers answer")
     if any(report.state in (LoadState.PENDING, LoadState.RUNNING) for report in reports):
@@ -155,9 +157,9 @@ def _status(seen: Observed, verdict: Verdict, now: datetime) -> dict[str, Any]:
     load, former, reports = seen.load, seen.load.status, list(seen.progress.values())
     done = verdict.type in _PHASES
     figures: dict[str, Any] = {}
-    if reports:
+    if any(report.generation for report in reports):
         figures = _figures(seen, reports, done=done, now=now)
-    started = former.start_time or (conditions.timestamp(now) if reports else None)
+    started = former.start_time or (conditions.timestamp(now) if figures else None)
     base = former.model_dump(exclude={"rate", "eta", "bytes_per_second", "eta_seconds"})
     return DataLoadStatus(
         **{

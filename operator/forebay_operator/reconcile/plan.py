@@ -58,11 +58,15 @@ class Plan:
     requeue_after: float | None = None
 
 
+_AT_FIRST = {"NoDataset", "NoRuntime", "NoWorkers", "WorkersNotReady"}
+"""Reasons that are no news in the first moment of an object's life: what belongs together is rarely created at once."""
+
+
 def transition(former: Sequence[Condition], verdict: Verdict) -> tuple[Event, ...]:
-    """The event for a condition that has changed in status or reason; none while things are still unknown."""
+    """The event for a condition that has changed in status or reason; none while things are only coming up."""
     old = next((condition for condition in former if condition.type == verdict.type), None)
     if old is not None and (old.status, old.reason) == (verdict.status, verdict.reason):
         return ()
-    if verdict.status == "Unknown" or (old is None and not verdict.message):
+    if verdict.status == "Unknown" or (old is None and verdict.reason in _AT_FIRST):
         return ()
     return (Event("Normal" if verdict.true else "Warning", verdict.reason, verdict.message),)

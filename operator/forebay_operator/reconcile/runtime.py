@@ -14,7 +14,7 @@ from forebay_operator.model.runtime import Runtime, RuntimeStatus
 from forebay_operator.reconcile import membership
 from forebay_operator.reconcile.plan import Patch, Plan, Ref, RingOrder, transition
 from forebay_operator.reconcile.pods import Trouble, WorkerPod
-from forebay_protocol.control import WorkerStatus
+from forebay_protocol.control import IndexState, WorkerStatus
 from forebay_protocol.ring import Ring
 
 FAST = 1.0
@@ -25,7 +25,10 @@ SETTLED = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What was seen. ``refused`` are the API server's answers to the last apply, by kind."""
+    """What was seen.
+
+    ``refused``: what the API server said no to at the last look; ``changing``: the workers' figures moved since then.
+    """
 
     runtime: Runtime
     dataset: Dataset | None
@@ -35,6 +38,7 @@ class Observed:
     access_revision: str
     image: str
     refused: tuple[str, ...] = ()
+    changing: bool = False
 
 
 def plan_runtime(seen: Observed, now: datetime) -> Plan:
@@ -51,7 +55,7 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
         member for member in ring.members if member.id not in seen.reports or seen.reports[member.id].epoch < ring.epoch
     )
     settled = verdicts[-1].true or (not seen.pods and seen.runtime.spec.replicas == 0)
-    busy = not settled or any(report.index.state == "Building" for report in seen.reports.values())
+    listed = all(report.index.state == IndexState.READY for report in seen.reports.values())
     return Plan(
         apply=_objects(seen),
         patches=_refresh_access(seen, pods),
@@ -59,7 +63,7 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
         status=status.to_json(),
         ring=RingOrder(ring=ring, behind=behind) if behind else None,
         events=transition(seen.runtime.status.conditions or (), verdicts[-1]),
-        requeue_after=None if not seen.pods else FAST if busy else SETTLED,
+        requeue_after=None if not seen.pods else SETTLED if settled and listed and not seen.changing else FAST,
     )
 
 

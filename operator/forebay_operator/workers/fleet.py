@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from forebay_operator.reconcile.plan import RingOrder
@@ -35,6 +36,29 @@ class _Heard(NamedTuple):
     missed: int
 
 
+class Change(Enum):
+    """How reports differ from those before: not at all, in counters of served bytes, or in what workers hold."""
+
+    NONE = 0
+    TRAFFIC = 1
+    STANDING = 2
+
+
+def _standing(heard: Mapping[str, _Heard]) -> dict[str, tuple[object, ...]]:
+    """What the workers hold and lack. Counters of bytes served move with every read and are no change of this."""
+    return {
+        worker: (
+            report.epoch,
+            report.dataset_revision,
+            report.index,
+            report.tiers,
+            report.cached_bytes,
+            report.problems,
+        )
+        for worker, (report, _, _) in heard.items()
+    }
+
+
 class Fleet:
     """Asks workers and remembers their answers."""
 
@@ -46,8 +70,8 @@ class Fleet:
         """The last report of each worker of the Runtime that still answers."""
         return {worker: heard.report for worker, heard in self._heard.get((namespace, name), {}).items()}
 
-    async def poll(self, namespace: str, name: str, access: WorkerAccess | None) -> bool:
-        """Ask every worker of the Runtime; whether the reports differ from before."""
+    async def poll(self, namespace: str, name: str, access: WorkerAccess | None) -> Change:
+        """Ask every worker of the Runtime; how the answers differ from those before."""
         before = self._heard.get((namespace, name), {})
         after: dict[str, _Heard] = {}
         if access is not None and access.addresses:
@@ -64,7 +88,10 @@ class Fleet:
             self._heard[namespace, name] = after
         else:
             self._heard.pop((namespace, name), None)
-        return {worker: heard.report for worker, heard in before.items()} != self.reports(namespace, name)
+        if _standing(before) != _standing(after):
+            return Change.STANDING
+        same = [heard.report for heard in before.values()] == [heard.report for heard in after.values()]
+        return Change.NONE if same else Change.TRAFFIC
 
     async def publish(self, access: WorkerAccess, order: RingOrder) -> None:
         """Hand the ring to the members that lack it; who misses it is asked again at the next look."""
