@@ -55,7 +55,10 @@ async def _watch(app: App, settings: Settings, stop: asyncio.Event) -> None:
     registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
     configure(kopf_settings)
     handlers.register(registry)
+    ready = asyncio.Event()
+    signals = asyncio.create_task(_keep_signals(ready, stop))
     await kopf.operator(
+        ready_flag=ready,
         registry=registry,
         settings=kopf_settings,
         memo=app,
@@ -65,6 +68,18 @@ async def _watch(app: App, settings: Settings, stop: asyncio.Event) -> None:
         # Kopf would ask for the user's name, which a pod's user need not have.
         identity=settings.identity,  # type: ignore[arg-type]  # a NewType of str that kopf keeps private
     )
+    signals.cancel()
+
+
+async def _keep_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Kopf takes the signals over when it starts and stops leisurely: take them back, for the Lease waits for us."""
+    await ready.wait()
+    _on_signal(stop)
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _fill(client: Client, cache: Cache) -> None:
@@ -81,10 +96,8 @@ async def _fill(client: Client, cache: Cache) -> None:
 
 async def run(settings: Settings) -> int:
     """The process's life; the exit code."""
-    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _on_signal(stop)
     lease: Lease | None = None
     client = Client(await connect(), lambda: lease is not None and lease.held())
     lease = Lease(client, settings.lease, settings.namespace, settings.identity)
