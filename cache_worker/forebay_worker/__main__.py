@@ -4,10 +4,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 
 import structlog
 
-from forebay_worker.app import Worker
+from forebay_worker.app import ESSENTIAL_THREADS, Worker
 from forebay_worker.settings import parse
 
 
@@ -24,10 +25,21 @@ def _log_json_to_stderr() -> None:
     )
 
 
+def _on_thread_error(arguments: threading.ExceptHookArgs) -> None:
+    """A bug ended a thread. Without one of its own threads a worker only looks alive: end it, it starts warm."""
+    name = arguments.thread.name if arguments.thread is not None else ""
+    error = (arguments.exc_type, arguments.exc_value or arguments.exc_type(), arguments.exc_traceback)
+    structlog.get_logger().critical("a thread failed", thread=name, exc_info=error)
+    if name in ESSENTIAL_THREADS:
+        sys.stderr.flush()
+        os._exit(70)
+
+
 def main() -> None:
     """Start, wait for a signal, stop."""
     settings = parse(sys.argv[1:])
     _log_json_to_stderr()
+    threading.excepthook = _on_thread_error
     # Blocked before any thread starts, so that sigwait is the only one to take them.
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -11,6 +11,7 @@ from forebay_protocol.errors import (
     ForebayError,
     ObjectChanged,
     ObjectMissing,
+    SourceError,
     SourceInvalid,
     SourceMissing,
     SourceUnavailable,
@@ -182,6 +183,20 @@ def test_a_wrong_answer_is_an_error_and_never_bytes(
 
     proxy.break_answers(None)
     assert _read(source, one, 1000, 5000) == BODY[1000:6000]
+
+
+def test_a_listing_that_is_no_listing_is_an_error(bucket: Bucket, proxy: StoreProxy, keys: Credentials) -> None:
+    """A page of something else, and a listing under a failing status, which trips the client library itself."""
+    bucket.put({"one": BODY})
+    source = open_source(bucket.mount(endpoint=proxy.url), keys)
+
+    proxy.break_answers(lambda _, answer: setattr(answer, "status", 503))
+    with pytest.raises(SourceError):
+        list(source.list(delimiter=True))
+
+    proxy.break_answers(lambda _, answer: setattr(answer, "body", b"<html>".ljust(len(answer.body))))
+    with pytest.raises(SourceError):
+        list(source.list())
 
 
 def test_one_bad_answer_is_asked_for_again(bucket: Bucket, proxy: StoreProxy, keys: Credentials) -> None:

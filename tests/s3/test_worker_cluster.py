@@ -20,7 +20,7 @@ from forebay_protocol.keys import CHUNK_SIZE, ObjectVersion
 from forebay_protocol.ring import Layout
 from forebay_protocol.wire import Flag
 from testkit.buckets import Bucket
-from testkit.store_proxy import StoreProxy
+from testkit.store_proxy import StoreAnswer, StoreProxy
 from testkit.waiting import eventually
 from testkit.worker_processes import MIB, TierFolder, WorkerCluster, draining
 
@@ -308,13 +308,18 @@ def test_wrong_credentials_are_told_and_mended_without_a_restart(make: Make) -> 
     assert "never-told" not in worker.log.read_text()
 
 
+def _unavailable(_: str, answer: StoreAnswer) -> None:
+    answer.status, answer.headers = 503, {"Content-Type": "application/xml"}
+    answer.body = b"<Error><Code>ServiceUnavailable</Code></Error>"
+
+
 def test_a_store_that_is_down_is_told_and_cached_bytes_go_on(make: Make, proxy: StoreProxy) -> None:
     """Reads from the tiers work without the store; the status says that it cannot be reached, until it can."""
     cluster = make(refresh=1.0).start(1)
     snapshot = cluster.wait_for_index()
     cluster.load_all()
 
-    proxy.break_answers(lambda _, answer: setattr(answer, "status", 503))
+    proxy.break_answers(_unavailable)
 
     worker = cluster.workers[0]
     eventually(

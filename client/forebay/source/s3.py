@@ -43,6 +43,10 @@ _NO_BUCKET = {"NoSuchBucket", "InvalidBucketName"}
 _THROTTLED = {408, 429}
 
 
+_Page = tuple[list[Listing], str | None]
+"""Objects in order, and the token of the page that follows."""
+
+
 class S3Source:
     """One bucket (or a folder of it), read with one set of credentials."""
 
@@ -68,11 +72,17 @@ class S3Source:
         if delimiter:
             wanted["Delimiter"] = "/"
         while True:
-            page = self._retried(lambda: self._call(lambda: self._client.list_objects_v2(**wanted)))
-            yield from sorted(_listings(page), key=lambda listing: listing.key.encode("utf-8", "surrogateescape"))
-            if not page.get("IsTruncated"):
+            listings, next_token = self._retried(lambda: self._call(lambda: self._page(wanted)))
+            yield from listings
+            if next_token is None:
                 return
-            wanted["ContinuationToken"] = page["NextContinuationToken"]
+            wanted["ContinuationToken"] = next_token
+
+    def _page(self, wanted: dict[str, Any]) -> _Page:
+        """Ask for one page."""
+        page = self._client.list_objects_v2(**wanted)
+        listings = sorted(_listings(page), key=lambda listing: listing.key.encode("utf-8", "surrogateescape"))
+        return listings, page["NextContinuationToken"] if page.get("IsTruncated") else None
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET with If-Match; quick retries where another attempt can help."""
@@ -120,14 +130,15 @@ class S3Source:
             raise self._answered(error, key) from error
         except (foreign.NoCredentialsError, foreign.PartialCredentialsError) as error:
             raise SourceDenied(f"{self._what(key)}: no credentials; name a Secret in credentialsSecretRef") from error
-        except (foreign.ParamValidationError, foreign.InvalidRegionError, ValueError) as error:
+        except (foreign.ParamValidationError, foreign.InvalidRegionError) as error:
             raise SourceMissing(f"{self._what(key)}: not a valid bucket, endpoint or region; correct it") from error
         except (foreign.ConnectionError, foreign.HTTPClientError, foreign.IncompleteReadError, OSError) as error:
             raise SourceUnavailable(
                 f"{self._what(key)}: {self._place} cannot be reached or broke off ({type(error).__name__}); "
                 "check the endpoint, DNS and network policies"
             ) from error
-        except foreign.BotoCoreError as error:
+        except (foreign.BotoCoreError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # The library trusts what it parses: an answer that is no S3 makes it stumble over its own types.
             raise SourceInvalid(f"{self._what(key)}: unusable answer ({type(error).__name__})") from error
 
     def _what(self, key: str) -> str:
