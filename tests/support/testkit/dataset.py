@@ -177,9 +177,8 @@ def _read(store: Store, bucket: str, key: str) -> Manifest | None:
 
 def _present(store: Store, manifest: Manifest) -> bool:
     """Tell whether the largest objects are still what the manifest says: tests may have changed the bucket."""
-    client = store.client
     for file in sorted(manifest.files, key=lambda one: one.size)[-SHARDS:]:
-        answer = client.request("HEAD", manifest.bucket, file.key)
+        answer = store.request("HEAD", manifest.bucket, file.key)
         if answer.status != 200 or int(answer.headers["content-length"]) != file.size:
             return False
     return True

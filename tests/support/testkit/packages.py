@@ -38,13 +38,18 @@ def ensure_commands(commands: dict[str, str], progress: Progress) -> None:
     wanted = missing(commands)
     if not wanted:
         return
-    _require_apt(wanted)
-    with progress.step(f"system packages: {', '.join(wanted)}"):
-        _apt("update", "-qq")
-        _apt("install", "-y", "-qq", "--no-install-recommends", *wanted)
+    install(wanted, progress)
     still = missing(commands)
     if still:
         raise RuntimeError(f"apt-get installed {', '.join(still)} but their commands are not on the PATH")
+
+
+def install(names: list[str], progress: Progress) -> None:
+    """Install packages."""
+    _require_apt(names)
+    with progress.step(f"system packages: {', '.join(names)}"):
+        _apt("update", "-qq")
+        _apt("install", "-y", "-qq", "--no-install-recommends", *names)
 
 
 def unpack(names: tuple[str, ...], target: Path, progress: Progress) -> None:

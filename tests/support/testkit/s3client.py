@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote, urlencode
 
 REGION = "us-east-1"
@@ -39,6 +40,12 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
+    def expect(self, *allowed: int) -> Self:
+        """The answer itself when its status is allowed; else what the store said, as an error."""
+        if self.status not in allowed:
+            raise S3Error(self.status, self.body.decode("utf-8", "replace"))
+        return self
+
 
 def sign(credentials: Credentials, method: str, path: str, query: str, headers: Mapping[str, str]) -> str:
     """The Authorization header for a request whose path and query are already encoded; `headers` in lower case."""
@@ -55,14 +62,37 @@ def sign(credentials: Credentials, method: str, path: str, query: str, headers: 
     return f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope},SignedHeaders={names},Signature={signature}"
 
 
+def signed_headers(credentials: Credentials, host: str, path: str, query: str) -> dict[str, str]:
+    """All headers of a signed request without a body."""
+    headers = {"host": host, "x-amz-date": timestamp(), "x-amz-content-sha256": _EMPTY_SHA256}
+    return {**headers, "authorization": sign(credentials, "GET", path, query, headers)}
+
+
+def timestamp() -> str:
+    """The time as signatures have it."""
+    return dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 class S3Client:
-    """Requests to one store. Each thread has a connection of its own, which is kept."""
+    """Requests to one store. Each thread has a connection of its own, kept until `close`."""
 
     def __init__(self, host: str, port: int, credentials: Credentials) -> None:
         self._host = host
         self._port = port
         self._credentials = credentials
         self._local = threading.local()
+        self._opened: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        while self._opened:
+            self._opened.pop().close()
 
     def request(
         self,
@@ -81,7 +111,7 @@ class S3Client:
         sent = {
             **{name.lower(): value for name, value in (headers or {}).items()},
             "host": f"{self._host}:{self._port}",
-            "x-amz-date": dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "x-amz-date": timestamp(),
             "x-amz-content-sha256": _UNSIGNED if size else _EMPTY_SHA256,
         }
         authorization = sign(self._credentials, method, path, encoded, sent)
@@ -102,6 +132,7 @@ class S3Client:
         if connection is None:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=60)
             self._local.connection = connection
+            self._opened.append(connection)
         try:
             if isinstance(body, bytes):
                 connection.request(method, target, body=body, headers=dict(headers))
@@ -115,9 +146,3 @@ class S3Client:
             connection.close()
             self._local.connection = None
             raise
-
-    def expect(self, answer: Answer, *allowed: int) -> Answer:
-        """Pass an answer on, or raise what the store said."""
-        if answer.status not in allowed:
-            raise S3Error(answer.status, answer.body.decode("utf-8", "replace"))
-        return answer

@@ -5,9 +5,9 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,12 @@ from testkit.settings import Settings, cache_folder, from_environment
 
 PORT = 9000
 DEFAULT_MBIT = 1000
-_LOG_PORT = 9009
 _CABLE = 1000
-_MARKS = "forebay-testkit-marks"
-"""Requests to this bucket, which does not exist, mark places in the log."""
-_METHODS = {
-    "Get": "GET",
-    "List": "GET",
-    "Select": "POST",
-    "Head": "HEAD",
-    "Delete": "DELETE",
-    "Remove": "DELETE",
-    "Post": "POST",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as the server's own audit log has it."""
+    """One request as the server's own record has it."""
 
     method: str
     operation: str
@@ -84,19 +72,25 @@ class Store:
         return str(self.settings.store_address)
 
     @property
+    def credentials(self) -> Credentials:
+        """The keys of the store's owner."""
+        document: dict[str, Any] = json.loads(self._credentials_file.read_text())
+        return Credentials(document["access_key"], document["secret_key"])
+
+    @property
     def access_key(self) -> str:
         """The identity of the store's owner."""
-        return self._credentials().access_key
+        return self.credentials.access_key
 
     @property
     def secret_key(self) -> str:
         """The secret of the store's owner."""
-        return self._credentials().secret_key
+        return self.credentials.secret_key
 
     @property
     def client(self) -> S3Client:
-        """A client as the store's owner."""
-        return S3Client(self.address, PORT, self._credentials())
+        """A client as the store's owner, to be closed by who takes it."""
+        return S3Client(self.address, PORT, self.credentials)
 
     def up(self, mbit: int = DEFAULT_MBIT) -> None:
         """Start the server behind a link of this rate, or whatever of it does not run."""
@@ -151,33 +145,43 @@ class Store:
             limit = ["htb", "rate", f"{mbit}mbit", "burst", "128k", "cburst", "128k"]
             run([*device, "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:10", *limit])
 
+    def request(
+        self,
+        method: str,
+        bucket: str,
+        key: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Path = b"",
+    ) -> Answer:
+        """Send one signed request as the store's owner."""
+        with self.client as client:
+            return client.request(method, bucket, key, query=query, headers=headers, body=body)
+
     def create_bucket(self, bucket: str) -> None:
         """Make a bucket, unless it is there."""
-        client = self.client
-        client.expect(client.request("PUT", bucket), 200, 409)
+        self.request("PUT", bucket).expect(200, 409)
 
     def put_bytes(self, bucket: str, key: str, body: bytes) -> None:
         """Put one object."""
-        client = self.client
-        client.expect(client.request("PUT", bucket, key, body=body), 200)
+        self.request("PUT", bucket, key, body=body).expect(200)
 
     def put_file(self, bucket: str, key: str, file: Path) -> None:
         """Put a file as one object."""
-        client = self.client
-        client.expect(client.request("PUT", bucket, key, body=file), 200)
+        self.request("PUT", bucket, key, body=file).expect(200)
 
-    def put_many(self, bucket: str, objects: Iterator[tuple[str, bytes | Path]], threads: int = 8) -> None:
-        """Put many objects, several at a time; they are taken from the iterator when there is room for them."""
-        client = self.client
+    def put_many(self, bucket: str, objects: Iterable[tuple[str, bytes | Path]], threads: int = 8) -> None:
+        """Put many objects, several at a time; they are taken from the iterable when there is room for them."""
         room = threading.Semaphore(2 * threads)
+        with self.client as client, ThreadPoolExecutor(threads) as pool:
 
-        def put(key: str, body: bytes | Path) -> None:
-            try:
-                client.expect(client.request("PUT", bucket, key, body=body), 200)
-            finally:
-                room.release()
+            def put(key: str, body: bytes | Path) -> None:
+                try:
+                    client.request("PUT", bucket, key, body=body).expect(200)
+                finally:
+                    room.release()
 
-        with ThreadPoolExecutor(threads) as pool:
             running: list[Future[None]] = []
             for key, body in objects:
                 room.acquire()
@@ -187,19 +191,15 @@ class Store:
 
     def get(self, bucket: str, key: str) -> bytes:
         """The bytes of an object."""
-        client = self.client
-        return client.expect(client.request("GET", bucket, key), 200).body
+        return self.request("GET", bucket, key).expect(200).body
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object; one that is gone is fine."""
-        client = self.client
-        client.expect(client.request("DELETE", bucket, key), 204, 404)
+        self.request("DELETE", bucket, key).expect(204, 404)
 
     def delete_bucket(self, bucket: str) -> None:
         """Delete a bucket with everything in it; one that is gone is fine."""
-        client = self.client
-        answer = client.request("DELETE", bucket, headers={"x-minio-force-delete": "true"})
-        client.expect(answer, 204, 404)
+        self.request("DELETE", bucket, headers={"x-minio-force-delete": "true"}).expect(204, 404)
 
     def mark(self) -> int:
         """The place in the log after every request that has ended until now."""
@@ -212,19 +212,19 @@ class Store:
         with self._log.open("rb") as file:
             file.seek(mark)
             lines = file.read().decode("utf-8", "surrogatepass").split("\n")
-        found = [_parse(json.loads(line)) for line in lines if line]
-        return [request for request in found if request.bucket != _MARKS]
+        documents = [json.loads(line) for line in lines if line]
+        found = [_parse(document) for document in documents if store_log.ATTACHED not in document]
+        return [request for request in found if request.bucket != store_log.MARKS]
 
     def _flush_log(self) -> None:
         """Wait until everything before now is in the log: records come in order, so a request of ours marks the place.
 
-        Two: the record of a request is made just after its last byte was sent.
+        Two: the record of a request is made just after its last byte was sent, perhaps after the first mark.
         """
-        client = self.client
         for _ in range(2):
             token = secrets.token_hex(16)
             begin = self._log.stat().st_size
-            client.request("HEAD", _MARKS, token)
+            self.request("HEAD", store_log.MARKS, token)
             for _ in attempts(20.0, 0.01):
                 with self._log.open("rb") as file:
                     file.seek(begin)
@@ -236,7 +236,7 @@ class Store:
     def _answers(self) -> bool:
         """Tell whether the server is ready."""
         try:
-            answer: Answer = self.client.request("GET", "minio", "health/ready")
+            answer = self.request("GET", "minio", "health/ready")
         except (OSError, FileNotFoundError):
             return False
         return answer.status == 200
@@ -251,50 +251,56 @@ class Store:
         fresh.write_text(json.dumps(document))
         fresh.rename(self._credentials_file)
 
-    def _credentials(self) -> Credentials:
-        """Read the owner's keys."""
-        document: dict[str, Any] = json.loads(self._credentials_file.read_text())
-        return Credentials(document["access_key"], document["secret_key"])
-
     def _inside(self) -> list[str]:
         """The command that enters the store's network namespace."""
         return ["nsenter", f"--net=/run/netns/{self._netns}", "--"]
 
     def _start_log(self) -> None:
-        """Start the receiver of the audit records."""
-        script = str(Path(store_log.__file__).resolve())
-        argv = [*self._inside(), sys.executable, script, str(_LOG_PORT), str(self._log)]
-        self._processes.start(Daemon(role="store.log", argv=argv, log=self._daemon_log("store.log"), group="store"))
+        """Start the recorder."""
+        credentials = self.credentials
+        environment = {
+            store_log.ACCESS_KEY: credentials.access_key,
+            store_log.SECRET_KEY: credentials.secret_key,
+            "PYTHONPATH": str(Path(store_log.__file__).resolve().parents[1]),
+        }
+        argv = [*self._inside(), sys.executable, "-m", "testkit.store_log", str(PORT), str(self._log)]
+        log = self._daemon_log("store.log")
+        self._processes.start(Daemon(role="store.log", argv=argv, log=log, environment=environment, group="store"))
 
     def _start_server(self, program: Path) -> None:
-        """Start MinIO with the keys in its environment, and wait until it is ready."""
-        credentials = self._credentials()
+        """Start MinIO, and let clients in only when the recorder is attached: no request goes unrecorded."""
+        if self._processes.identity("store.minio") is not None:
+            return
+        begin = self._log.stat().st_size
+        barrier = [*self._inside(), "iptables", "-w"]
+        rule = ["INPUT", "-i", "eth0", "-p", "tcp", "--dport", str(PORT), "-j", "REJECT", "--reject-with", "tcp-reset"]
+        run([*barrier, "-F", "INPUT"])
+        run([*barrier, "-A", *rule])
+        credentials = self.credentials
         environment = {
             "MINIO_ROOT_USER": credentials.access_key,
             "MINIO_ROOT_PASSWORD": credentials.secret_key,
-            "MINIO_AUDIT_WEBHOOK_ENABLE_TESTKIT": "on",
-            "MINIO_AUDIT_WEBHOOK_ENDPOINT_TESTKIT": f"http://127.0.0.1:{_LOG_PORT}/",
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
             "MINIO_SCANNER_SPEED": "slowest",
             # Else MinIO refuses a folder on the root file system.
             "MINIO_CI_CD": "on",
         }
-        argv = [
-            *self._inside(),
-            str(program),
-            "server",
-            "--quiet",
-            f"--address={self.address}:{PORT}",
-            str(self._folder / "data"),
-        ]
-        daemon = Daemon(
-            role="store.minio", argv=argv, log=self._daemon_log("store.minio"), environment=environment, group="store"
-        )
-        self._processes.start(daemon)
-        for _ in attempts(30.0, 0.05):
-            if self._answers():
-                return
+        argv = [*self._inside(), str(program), "server", "--quiet", f"--address=:{PORT}", str(self._folder / "data")]
+        log = self._daemon_log("store.minio")
+        self._processes.start(Daemon(role="store.minio", argv=argv, log=log, environment=environment, group="store"))
+        self._await_attached(begin)
+        run([*barrier, "-F", "INPUT"])
+        if not self._answers():
+            raise RuntimeError(f"the S3 server does not answer; see {log}")
+
+    def _await_attached(self, begin: int) -> None:
+        """Wait until the recorder says that it is attached to the server that was just started."""
+        for _ in attempts(30.0, 0.02):
+            with self._log.open("rb") as file:
+                file.seek(begin)
+                if f'{{"{store_log.ATTACHED}"'.encode() in file.read():
+                    return
             if self._processes.identity("store.minio") is None:
                 break
         raise RuntimeError(f"the S3 server does not become ready; see {self._daemon_log('store.minio')}")
@@ -306,18 +312,4 @@ class Store:
 
 def _parse(document: dict[str, Any]) -> Request:
     """One line of the log."""
-    operation = str(document["operation"])
-    method = next((method for prefix, method in _METHODS.items() if operation.startswith(prefix)), "PUT")
-    return Request(
-        method=method,
-        operation=operation,
-        bucket=document["bucket"],
-        key=document["key"],
-        range=document["range"],
-        if_match=document["if_match"],
-        status=document["status"],
-        bytes_sent=document["bytes_sent"],
-        client=document["client"],
-        user_agent=document["user_agent"],
-        time=document["time"],
-    )
+    return Request(**{field.name: document[field.name] for field in fields(Request)})

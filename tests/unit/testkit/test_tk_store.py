@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+from typing import Any
+
+import pytest
 
 from testkit import dataset
 from testkit.pip_settings import parse, pip_conf
@@ -31,19 +34,47 @@ def test_credentials_do_not_show_themselves() -> None:
     assert "secret" not in repr(Credentials("access", "secret"))
 
 
-def test_the_log_keeps_no_header_but_those_that_tests_ask_about() -> None:
-    """Signatures stay out of the file."""
-    record = {
-        "time": "2026-01-01T00:00:00Z",
-        "api": {"name": "GetObject", "bucket": "b", "object": "k", "statusCode": 206, "rx": 0, "tx": 10},
-        "requestHeader": {"Range": "bytes=0-9", "Authorization": "AWS4-HMAC-SHA256 Credential=x"},
+def record(path: str) -> dict[str, Any]:
+    """A record as MinIO publishes it."""
+    return {
+        "funcname": "s3.GetObject",
+        "http": {
+            "request": {
+                "method": "GET",
+                "path": path,
+                "client": "10.0.0.1",
+                "headers": {"Range": ["bytes=0-9"], "Authorization": ["AWS4-HMAC-SHA256 Credential=x"]},
+            },
+            "response": {"time": "2026-01-01T00:00:00Z", "statuscode": 206},
+            "stats": {"inputbytes": 0, "outputbytes": 10},
+        },
     }
 
-    kept = condense(record)
+
+def test_the_log_keeps_no_header_but_those_that_tests_ask_about() -> None:
+    """Signatures stay out of the file."""
+    kept = condense(record("/b/k"))
 
     assert kept["range"] == "bytes=0-9"
     assert kept["bytes_sent"] == 10
     assert "Credential" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("/b/deep/plain.txt", "deep/plain.txt"),
+        ("/b/with space%.txt", "with space%.txt"),
+        ("/b/%2F is not a slash", "%2F is not a slash"),
+        ("/b/a%2Bb", "a+b"),
+        ("/b/a%3Bb%2Cc", "a;b,c"),
+        ("/b/%C3%A9%2B", "\u00e9+"),
+        ("/b/日本語", "日本語"),
+    ],
+)
+def test_the_key_is_read_in_both_ways_that_the_record_writes_it(path: str, key: str) -> None:
+    """Decoded as a rule; as sent where the client encoded more than Go does."""
+    assert condense(record(path))["key"] == key
 
 
 def test_a_safetensors_header_describes_the_bytes_behind_it() -> None:

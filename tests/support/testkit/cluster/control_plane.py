@@ -57,7 +57,8 @@ class ControlPlane:
 
     def restart_apiserver(self) -> None:
         """End the API server and start it again."""
-        self._machine.processes.stop("kube-apiserver", grace_seconds=20)
+        # Open watches keep it from ending by itself for long.
+        self._machine.processes.stop("kube-apiserver", grace_seconds=3)
         self.start("kube-apiserver")
         self.await_ready()
 
