@@ -23,7 +23,7 @@ from forebay_protocol.errors import (
     WorkerUnavailable,
 )
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion, Span, block_aligned, chunk_pieces
-from forebay_protocol.ring import Member
+from forebay_protocol.ring import Layout, Member, Ring
 
 READ_BUDGET = 30.0
 """Seconds in which a read ends, one way or the other."""
@@ -50,6 +50,14 @@ class Counters:
     worker_failures: int = 0
 
 
+def preferred(ring: Ring, chunk: ChunkKey, node: str) -> tuple[Member, ...]:
+    """The members in the order in which to ask: by rank, but where every worker holds all, this node's own first."""
+    ranked = ring.ranked(chunk)
+    if ring.layout is Layout.REPLICATED and node:
+        return tuple(sorted(ranked, key=lambda member: member.node != node))
+    return ranked
+
+
 def worth_asking(
     ranked: tuple[Member, ...], cooling: Callable[[Member], bool], *, has_fallback: bool
 ) -> tuple[Member, ...]:
@@ -61,8 +69,11 @@ def worth_asking(
 class ChunkReader:
     """Reads verified bytes of object versions. Thread-safe."""
 
-    def __init__(self, ring: RingHolder, pool: ConnectionPool, fallback: Fallback | None = None) -> None:
-        """Without a fallback only the workers are asked."""
+    def __init__(
+        self, ring: RingHolder, pool: ConnectionPool, fallback: Fallback | None = None, *, node: str = ""
+    ) -> None:
+        """Without a fallback only the workers are asked. ``node`` is where this process runs."""
+        self._node = node
         self.counters = Counters()
         self._ring = ring
         self._pool = pool
@@ -97,7 +108,7 @@ class ChunkReader:
         chunk = ChunkKey(one.object_id, span.offset // CHUNK_SIZE)
         request = wire.ReadRequest(0, one, span.offset, span.length)
         problem: ForebayError | None = None
-        ranked = self._ring.current.ranked(chunk)
+        ranked = preferred(self._ring.current, chunk, self._node)
         for member in worth_asking(ranked, self._pool.cooling, has_fallback=self._fallback is not None):
             try:
                 self._ask(member, request, buffer, deadline)

@@ -35,7 +35,7 @@ def main() -> int:
     paths = NodePaths(arguments.kubelet_dir.absolute())
     if arguments.check:
         return 0 if probe(paths.socket, timeout=5.0) else 1
-    volumes = Volumes(paths)
+    volumes = Volumes(paths, node=arguments.node_name)
     volumes.recover()
     plugin = Plugin(arguments.node_name, paths, volumes)
     ended = threading.Event()

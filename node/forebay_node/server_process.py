@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
-    """What one server is to serve. ``patience`` is how many seconds it may take to get the first index."""
+    """What one server is to serve, and on which node. ``patience`` is how many seconds it may take to get the first index."""
 
     source: str
+    node: str
     worker_service: str
     secrets: Mapping[str, str]
     index_folder: Path
@@ -93,6 +94,7 @@ def _spawn(spec: ServerSpec, device: int) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-m", "forebay_node.fuse", f"--fd={device}", f"--worker={spec.worker_service}",
         f"--index-dir={spec.index_folder}", f"--patience={spec.patience}", f"--source={spec.source}",
+        f"--node={spec.node}",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(device,), text=True, start_new_session=True,

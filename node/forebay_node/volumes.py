@@ -111,9 +111,10 @@ def _make_folder(path: Path) -> None:
 class Volumes:
     """The volumes of this node. Thread-safe; one operation at a time for each volume."""
 
-    def __init__(self, paths: NodePaths, *, index_patience: float = INDEX_PATIENCE) -> None:
-        """Nothing is touched yet."""
+    def __init__(self, paths: NodePaths, *, node: str = "", index_patience: float = INDEX_PATIENCE) -> None:
+        """Nothing is touched yet. ``node`` is this node's name, as the ring names it."""
         self._paths = paths
+        self._node = node
         self._patience = index_patience
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
@@ -167,7 +168,7 @@ class Volumes:
         (folder / "index").mkdir(parents=True, exist_ok=True, mode=0o700)
         source = f"forebay:{access.document.namespace}/{access.document.name}"
         spec = ServerSpec(
-            source=source, worker_service=service, secrets=dict(request.secrets),
+            source=source, node=self._node, worker_service=service, secrets=dict(request.secrets),
             index_folder=folder / "index", patience=self._patience,
         )  # fmt: skip
         process = server_process.start(spec, lambda device: mount_fuse(device, source, staging))

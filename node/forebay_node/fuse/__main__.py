@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--index-dir", type=Path, help="where the last index is kept; default: nowhere")
     parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help="bytes of memory for reading ahead")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for the first index")
+    parser.add_argument("--node", default="", help="this node's name in the ring: its worker is asked first")
     parser.add_argument("--source", default="forebay", help="the file system's name in the list of mounts")
     parser.add_argument("--log-level", default="info")
     return parser.parse_args()
@@ -109,7 +110,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="forebay-") as temporary:
             folder = arguments.index_dir or Path(temporary)
             settings = MountSettings(
-                access=access, seeds=_seeds(arguments.worker), folder=folder,
+                access=access, seeds=_seeds(arguments.worker), folder=folder, node=arguments.node,
                 budget=arguments.budget, patience=arguments.patience,
             )  # fmt: skip
             server = Server(settings)

@@ -32,13 +32,14 @@ _log = logging.getLogger(__name__)
 class MountSettings:
     """One mount: what it shows, where its workers may be found, and its limits.
 
-    ``folder`` is where the index is kept; ``budget`` bounds the bytes fetched ahead; ``patience`` is how many
+    ``node`` is this node's name in the ring; ``folder`` is where the index is kept; ``budget`` bounds the bytes fetched ahead; ``patience`` is how many
     seconds to wait for the first index.
     """
 
     access: Access
     seeds: Seeds
     folder: Path
+    node: str = ""
     budget: int = DEFAULT_BUDGET
     patience: float = 60.0
 
@@ -53,7 +54,7 @@ class Server:
         self._pool = ConnectionPool(access.token, observer=self._observe)
         self._ring = RingHolder(access.token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members))
         self._direct = DirectSources(access.document, access.credentials)
-        self._reader = ChunkReader(self._ring, self._pool, self._direct)
+        self._reader = ChunkReader(self._ring, self._pool, self._direct, node=settings.node)
         self._generations = Generations(
             settings.folder, access.document.uid, self._ring, settings.seeds, access.token
         )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 
 from forebay.connection import Timeouts, WorkerConnection
 from forebay.pool import ConnectionPool, cool_down
-from forebay.reader import ChunkReader
+from forebay.reader import ChunkReader, preferred
 from forebay.ring import RingHolder
 from forebay_protocol import wire
 from forebay_protocol.errors import (
@@ -21,7 +21,7 @@ from forebay_protocol.errors import (
     WorkerUnavailable,
 )
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ChunkKey, ObjectVersion, Span
-from forebay_protocol.ring import Ring
+from forebay_protocol.ring import Layout, Member, Ring
 from testkit.fake_worker import FakeWorker, version_of
 
 DATA = os.urandom(CHUNK_SIZE + 5 * BLOCK_SIZE + 77)
@@ -274,3 +274,17 @@ def test_equal_reads_at_once_are_one_transfer(workers: tuple[FakeWorker, FakeWor
 def test_cool_down_doubles_to_a_bound() -> None:
     """Nothing for a healthy worker, then 1, 2, 4 ... seconds."""
     assert [cool_down(count) for count in (0, 1, 2, 3, 60)] == [0, 1, 2, 4, 15]
+
+
+@pytest.mark.parametrize(("layout", "first"), [(Layout.REPLICATED, "here"), (Layout.SHARDED, "owner")])
+def test_where_every_worker_holds_all_the_own_node_is_asked_first(layout: Layout, first: str) -> None:
+    """And where each chunk has one home, the home is asked, wherever it is."""
+    members = tuple(Member(id=f"w-{n}", address="", data_port=1, control_port=2, node=f"node-{n}") for n in range(5))
+    ring = Ring(1, layout, members)
+    for number in range(20):
+        chunk = ChunkKey("0123456789abcdef" * 4, number)
+
+        order = preferred(ring, chunk, "node-3")
+
+        assert order[0] == (members[3] if first == "here" else ring.owner(chunk))
+        assert sorted(member.id for member in order) == [member.id for member in members]
