@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
-    """What one server is to serve, and on which node. ``patience`` is how many seconds it may take to get the first index."""
+    """What one server is to serve on which node. ``patience``: seconds that it may take to get the first index."""
 
     source: str
     node: str

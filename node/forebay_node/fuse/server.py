@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class MountSettings:
     """One mount: what it shows, where its workers may be found, and its limits.
 
-    ``node`` is this node's name in the ring; ``folder`` is where the index is kept; ``budget`` bounds the bytes fetched ahead; ``patience`` is how many
-    seconds to wait for the first index.
+    ``node`` is this node's name in the ring; ``folder`` is where the index is kept; ``budget`` bounds the bytes
+    fetched ahead; ``patience`` is how many seconds to wait for the first index.
     """
 
     access: Access
