@@ -8,6 +8,11 @@ import pytest
 from testkit.proofs import FULL_VARIABLE, Proof
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden files are rewritten on request."""
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a proof's test its question as an id, so that `make prove` finds it."""
     if "proof" in metafunc.fixturenames:

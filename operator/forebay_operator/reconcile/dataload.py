@@ -120,7 +120,8 @@ def _percent(reports: list[LoadProgress]) -> int:
     if own == 0:
         # Nothing to load is done only for those who know the selection.
         return 100 if all(report.state == LoadState.COMPLETE for report in reports) else 0
-    return min(100, sum(report.present_bytes for report in reports) * 100 // own)
+    total = max(report.total_bytes for report in reports)
+    return min(100, _loaded_bytes(reports, total) * 100 // max(total, 1))
 
 
 def _loaded_bytes(reports: list[LoadProgress], total: int) -> int:
