@@ -24,14 +24,8 @@ KUBERNETES_COMMANDS = (
 KUBERNETES_RELEASE = "https://dl.k8s.io/v{version}/bin/linux/{arch}/{name}"
 COREDNS_RELEASE = "https://github.com/coredns/coredns/releases/download/v{version}/coredns_{version}_linux_{arch}.tgz"
 UNPACKED = ("etcd-server", "containerd", "runc", "containernetworking-plugins", "busybox-static")
-UNPACKED_FILES = (
-    "usr/bin/etcd",
-    "usr/bin/containerd",
-    "usr/bin/ctr",
-    "usr/sbin/runc",
-    "usr/lib/cni/ptp",
-    "bin/busybox",
-)
+PROGRAMS = ("etcd", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox")
+SYSTEM_FILES = (*(f"programs/{name}" for name in PROGRAMS), "usr/lib/cni/ptp")
 """Their packages would start services on the host, or clash with a Docker that is installed there."""
 
 
@@ -45,6 +39,11 @@ class Binaries:
     minio: Path
 
     @property
+    def programs(self) -> Path:
+        """The folder of the system's programs, for a PATH."""
+        return self.system / "programs"
+
+    @property
     def kubectl(self) -> Path:
         """The command line client of the cluster's version."""
         return self.kubernetes / "kubectl"
@@ -52,22 +51,22 @@ class Binaries:
     @property
     def etcd(self) -> Path:
         """The API server's database."""
-        return self.system / "usr/bin/etcd"
+        return self.programs / "etcd"
 
     @property
     def containerd(self) -> Path:
         """The container runtime; its shim lies beside it."""
-        return self.system / "usr/bin/containerd"
+        return self.programs / "containerd"
 
     @property
     def ctr(self) -> Path:
         """The runtime's own client."""
-        return self.system / "usr/bin/ctr"
+        return self.programs / "ctr"
 
     @property
     def runc(self) -> Path:
         """The low-level runtime."""
-        return self.system / "usr/sbin/runc"
+        return self.programs / "runc"
 
     @property
     def cni(self) -> Path:
@@ -77,7 +76,7 @@ class Binaries:
     @property
     def busybox(self) -> Path:
         """A static program for the pause image."""
-        return self.system / "bin/busybox"
+        return self.programs / "busybox"
 
 
 def architecture() -> str:
@@ -95,7 +94,7 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
     source = Sources(cache, progress)
     return Binaries(
         kubernetes=complete_folder(cache / f"kubernetes-{KUBERNETES_VERSION}", KUBERNETES_COMMANDS, source.kubernetes),
-        system=complete_folder(cache / f"system-{_distribution()}-{architecture()}", UNPACKED_FILES, source.system),
+        system=complete_folder(cache / f"system-{_distribution()}-{architecture()}", SYSTEM_FILES, source.system),
         coredns=complete_folder(cache / f"coredns-{COREDNS_VERSION}", ("coredns",), source.coredns) / "coredns",
         minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio) / "minio",
     )
@@ -131,8 +130,15 @@ class Sources:
             )
 
     def system(self, target: Path) -> None:
-        """Debian's etcd, containerd, runc and network plugins."""
+        """The distribution's etcd, containerd, runc and network plugins; its releases put them in different folders."""
         packages.unpack(UNPACKED, target, self._progress)
+        (target / "programs").mkdir(exist_ok=True)
+        for name in PROGRAMS:
+            found = next((file for file in sorted(target.glob(f"**/*bin/{name}")) if file.is_file()), None)
+            link = target / "programs" / name
+            link.unlink(missing_ok=True)
+            if found is not None:
+                link.symlink_to(Path("..") / found.relative_to(target))
 
     def coredns(self, target: Path) -> None:
         """The official release, else a build."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -141,24 +140,3 @@ class Buildah:
         places = ["--root", str(self._folder / "storage"), "--runroot", str(self._folder / "run")]
         argv = ["unshare", "--mount", "--propagation", "private", "--", "buildah", *places, *words]
         return run(argv, timeout=1200, check=check, environment=environment)
-
-
-def with_docker(root: Path, name: str, base: str) -> None:
-    """Build with a Docker daemon instead, as users do."""
-    docker = shutil.which("docker")
-    if docker is None:
-        raise RuntimeError("docker is not installed")
-    run(
-        [
-            docker,
-            "build",
-            "--file",
-            str(root / DOCKERFILE),
-            "--build-arg",
-            f"BASE_IMAGE={base}",
-            "--tag",
-            name,
-            str(root),
-        ],
-        timeout=1200,
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from testkit.artifacts import locked
 from testkit.commands import run
 from testkit.progress import Progress
+from testkit.settings import cache_folder
 
 COMMANDS = {
     "ip": "iproute2",
@@ -82,7 +83,7 @@ def _apt(*words: str, folder: Path | None = None) -> None:
     """Run apt-get; wait for another one that holds the lock."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     argv = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root", *words]
-    with locked(Path("/run/lock/forebay-apt.lock")):
+    with locked(cache_folder() / ".apt.lock"):
         done = subprocess.run(
             argv,
             env=environment,

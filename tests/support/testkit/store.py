@@ -14,6 +14,7 @@ from typing import Any
 from testkit import binaries, packages, store_log
 from testkit.artifacts import locked
 from testkit.cluster.network import Network
+from testkit.cluster.teardown import Teardown
 from testkit.commands import run
 from testkit.ledger import Kind, Ledger
 from testkit.processes import Daemon, ProcessTable, attempts
@@ -24,6 +25,8 @@ from testkit.settings import Settings, cache_folder, from_environment
 PORT = 9000
 DEFAULT_MBIT = 1000
 _CABLE = 1000
+_OWN = {store_log.MARKS, "minio"}
+"""Our own marks, and questions whether the server is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Store:
             self.set_rate(mbit)
             return
         packages.ensure_commands(packages.COMMANDS, self.progress)
+        Teardown(self.settings, self.progress).remove_stale()
         programs = binaries.fetch(self.progress)
         with self.progress.step(f"S3 server behind {mbit} Mbit/s"):
             network = Network(self.settings, Ledger(self.settings.state_dir))
@@ -214,7 +218,7 @@ class Store:
             lines = file.read().decode("utf-8", "surrogatepass").split("\n")
         documents = [json.loads(line) for line in lines if line]
         found = [_parse(document) for document in documents if store_log.ATTACHED not in document]
-        return [request for request in found if request.bucket != store_log.MARKS]
+        return [request for request in found if request.bucket not in _OWN]
 
     def _flush_log(self) -> None:
         """Wait until everything before now is in the log: records come in order, so a request of ours marks the place.

@@ -61,6 +61,7 @@ class Cluster:
                 self.progress.say("cluster: runs already")
                 return
             packages.ensure_commands(packages.COMMANDS, self.progress)
+            Teardown(self.settings, self.progress).remove_stale()
             machine = self._machine
             machine.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             machine.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)

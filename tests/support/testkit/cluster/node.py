@@ -124,8 +124,7 @@ class Node:
         m = self._machine
         role = self._role(component)
         command = commands[component]()
-        system = m.binaries.system
-        path = f"{system}/usr/bin:{system}/usr/sbin:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+        path = f"{m.binaries.programs}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
         daemon = Daemon(
             role=role, argv=self.command(command), log=m.log(role), environment={"PATH": path}, group=self.name
         )

@@ -37,6 +37,13 @@ class Teardown:
             left = list(self.leftovers())
         return left
 
+    def remove_stale(self) -> None:
+        """Remove what a cluster left whose records are gone, as after a reboot: its data fit no new certificates."""
+        if not self._ledger.entries() and self._settings.data_dir.exists():
+            self._progress.say("removing what an earlier cluster left")
+            if left := self.run():
+                raise RuntimeError(f"an earlier cluster left what cannot be removed: {', '.join(left)}")
+
     def leftovers(self, *, folders: bool = True) -> Iterator[str]:
         """Look for anything of ours with the ledger closed: by marker, cgroup, prefix, path and comment."""
         s = self._settings
