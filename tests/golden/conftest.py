@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from typing_extensions import override
 
 Golden = Callable[[Path, list[dict[str, Any]]], None]
 
@@ -13,7 +14,8 @@ Golden = Callable[[Path, list[dict[str, Any]]], None]
 class _Plain(yaml.SafeDumper):
     """Repeats what is used twice: a golden file is read by people."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the library's signature
+    @override
+    def ignore_aliases(self, data: Any) -> bool:
         """No anchors."""
         return True
 

@@ -97,7 +97,16 @@ def _verdict(seen: Observed) -> Verdict:
         return holds(kind, "Loading", f"{len(reports)} of {len(seen.members)} workers answer")
     if any(report.state in (LoadState.PENDING, LoadState.RUNNING) for report in reports):
         return holds(kind, "Loading", f"last problem: {problem.message}" if problem else "the workers are loading")
+    if not _agree(reports):
+        return holds(kind, "Loading", "the workers are agreeing on who loads what")
     return _end(seen, reports)
+
+
+def _agree(reports: list[LoadProgress]) -> bool:
+    """Whether the workers speak of one selection and leave none of it to nobody, as they may during a ring change."""
+    total = max(report.total_bytes for report in reports)
+    one = len({(report.generation, report.total_files) for report in reports}) == 1
+    return one and sum(report.own_bytes for report in reports) >= total
 
 
 def _end(seen: Observed, reports: list[LoadProgress]) -> Verdict:

@@ -1,5 +1,6 @@
 """A DataLoad tells the truth about what is present, and judges once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,6 +70,16 @@ def test_complete_needs_every_worker() -> None:
     assert status(found)["percent"] == 100
     assert status(found)["completionTime"] == "2026-01-02T00:00:00Z"
     assert [event.reason for event in found.events] == ["Loaded"]
+
+
+def test_no_judgement_while_workers_disagree() -> None:
+    """During a ring change a part of the selection may be nobody's, or the listings differ: that is no failure."""
+    done = progress(500, state=LoadState.COMPLETE)
+    less = progress(300, own=300, state=LoadState.COMPLETE)
+    older = replace(done, generation=0)
+
+    assert status(plan({"a": done, "b": less}))["phase"] == "Loading"
+    assert status(plan({"a": done, "b": older}))["phase"] == "Loading"
 
 
 def test_evicted_bytes_fail_the_load() -> None:

@@ -1,0 +1,117 @@
+"""Bad input is refused by the API server itself, with a sentence that says what to do."""
+
+import json
+from typing import Any
+
+import pytest
+
+from testkit.cluster import Cluster
+from testkit.commands import CommandFailed
+from testkit.image import Image
+from testkit.workspace import Bucket, Workspace
+
+pytestmark = pytest.mark.cluster
+
+MOUNT = {"name": "a", "source": "s3://bucket", "path": "/a"}
+TIER = {"medium": "SSD", "quota": "1Gi"}
+
+
+def _mounts(*changes: dict[str, Any]) -> dict[str, Any]:
+    return {"mounts": [{**MOUNT, **change} for change in changes]}
+
+
+DATASETS = [
+    ("unknown scheme", _mounts({"source": "gs://bucket/x"}), "only s3:// is supported; write s3://bucket/prefix"),
+    ("no URL", _mounts({"source": "bucket/x"}), "source must be a URL: write s3://bucket/prefix"),
+    ("no bucket", _mounts({"source": "s3:///x"}), "source is malformed: write s3://bucket/prefix"),
+    ("capitals in the bucket", _mounts({"source": "s3://Bucket"}), "source is malformed"),
+    ("a query", _mounts({"source": "s3://bucket/x?y=1"}), "put options into the fields endpoint"),
+    ("same name", _mounts({}, {"path": "/b"}), "give each mount a name of its own"),
+    ("same path", _mounts({}, {"name": "b"}), "give each mount a path of its own"),
+    ("same path by default", {"mounts": [{"name": "b", "source": "s3://bucket"}, {**MOUNT, "path": "/b"}]},
+     "give each mount a path of its own"),
+    ("nested paths", _mounts({}, {"name": "b", "path": "/a/b"}), "choose paths that are not nested"),
+    ("root beside others", _mounts({"path": "/"}, {"name": "b", "path": "/b"}), "choose paths that are not nested"),
+    ("relative path", _mounts({"path": "a"}), "path must start with /"),
+    ("dots in the path", _mounts({"path": "/a/../b"}), 'path must not have "." or ".." components'),
+    ("malformed endpoint", _mounts({"endpoint": "minio:9000"}), "write http://host:port or https://host"),
+    ("endpoint with a path", _mounts({"endpoint": "http://minio/x"}), "endpoint is malformed"),
+    ("no duration", {**_mounts({}), "refresh": {"interval": "soon"}}, "must be a duration such as 60s, 5m or 1h30m"),
+    ("no time at all", {**_mounts({}), "refresh": {"interval": "0s"}}, "use Never to list once"),
+]  # fmt: skip
+
+
+def _claim(**template: str) -> dict[str, Any]:
+    return {"volume": {"volumeClaimTemplate": template}}
+
+
+RUNTIMES = [
+    ("quota 0", {**TIER, "quota": "0"}, "quota must be at least 16Mi"),
+    ("negative quota", {**TIER, "quota": "-1Gi"}, "quota must be at least 16Mi"),
+    ("no quantity", {**TIER, "quota": "much"}, "quota must be a size such as 512Mi or 100Gi"),
+    ("quota above the claim", {**TIER, **_claim(storage="512Mi")}, "lower quota or raise volumeClaimTemplate.storage"),
+    ("quota above the folder", {**TIER, "volume": {"emptyDir": {"sizeLimit": "1M"}}}, "raise emptyDir.sizeLimit"),
+    ("watermarks", {**TIER, "lowWatermark": 90, "highWatermark": 90}, "lowWatermark must be below highWatermark"),
+    ("low above the default", {**TIER, "lowWatermark": 96}, "lowWatermark must be below highWatermark"),
+    ("two volumes", {**TIER, "volume": {"emptyDir": {}, "hostPath": {"path": "/x"}}}, "needs exactly one of"),
+    (
+        "memory in a folder",
+        {**TIER, "medium": "Memory", "volume": {"hostPath": {"path": "/x"}}},
+        "choose the medium SSD",
+    ),
+    ("the node's root", {**TIER, "volume": {"hostPath": {"path": "/"}}}, "an absolute path of a folder other than /"),
+    ("a way up", {**TIER, "volume": {"hostPath": {"path": "/x/.."}}}, "an absolute path of a folder other than /"),
+]
+
+
+@pytest.fixture(scope="module")
+def drafts(cluster: Cluster, forebay: Image) -> Workspace:
+    """For objects that are never made: no namespace of its own."""
+    nowhere = Bucket(name="bucket", endpoint="http://store:9000", access_key="", secret_key="")
+    return Workspace(cluster=cluster, namespace="default", bucket=nowhere, image=forebay.name)
+
+
+def _refusal(workspace: Workspace, raw: dict[str, Any]) -> str:
+    """What kubectl says when the API server refuses."""
+    with pytest.raises(CommandFailed) as caught:
+        workspace.cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(raw))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("spec", "sentence"), [case[1:] for case in DATASETS], ids=[case[0] for case in DATASETS])
+def test_datasets_that_cannot_be(drafts: Workspace, spec: dict[str, Any], sentence: str) -> None:
+    """A Dataset's mistakes."""
+    raw = drafts.dataset()
+    raw["spec"] = spec
+
+    assert sentence in _refusal(drafts, raw)
+
+
+@pytest.mark.parametrize(("tier", "sentence"), [case[1:] for case in RUNTIMES], ids=[case[0] for case in RUNTIMES])
+def test_runtimes_that_cannot_be(drafts: Workspace, tier: dict[str, Any], sentence: str) -> None:
+    """A Runtime's mistakes."""
+    assert sentence in _refusal(drafts, drafts.runtime(tiers=[tier]))
+
+
+@pytest.mark.parametrize("name", ["a" * 46, "with.dot", "0start"])
+def test_names_that_nothing_can_be_named_after(drafts: Workspace, name: str) -> None:
+    """Pods and Service are named after the Runtime."""
+    sentence = "metadata.name must have at most 45 characters"
+
+    assert sentence in _refusal(drafts, drafts.dataset(name))
+    assert sentence in _refusal(drafts, drafts.runtime(name))
+
+
+def test_changes_that_cannot_take_effect(workspace: Workspace) -> None:
+    """A StatefulSet's claims and a load's selection are fixed: changing them is refused, not ignored."""
+    lasting = {**TIER, **_claim(storage="2Gi")}
+    workspace.apply(workspace.runtime(replicas=0, tiers=[lasting]), workspace.dataload(targets=[{"path": "/a"}]))
+
+    larger = workspace.runtime(replicas=0, tiers=[{**TIER, **_claim(storage="4Gi")}])
+    assert "volumeClaimTemplate cannot change" in _refusal(workspace, larger)
+    assert "tiers cannot be added or removed" in _refusal(
+        workspace, workspace.runtime(replicas=0, tiers=[lasting, TIER])
+    )
+    assert "targets cannot change" in _refusal(workspace, workspace.dataload(targets=[{"path": "/b"}]))
+    assert "targets cannot change" in _refusal(workspace, workspace.dataload())
+    assert "dataset cannot change" in _refusal(workspace, workspace.dataload(dataset="b", targets=[{"path": "/a"}]))
