@@ -43,7 +43,10 @@ class Metrics:
         )
         self.connections = Gauge(f"{prefix}_connections", "Open data connections.", registry=registry)
         self.tier_used_bytes = Gauge(
-            f"{prefix}_tier_used_bytes", "Bytes that chunks take in a tier.", ["tier"], registry=registry
+            f"{prefix}_tier_used_bytes",
+            "Bytes that chunks take in a tier, in whole blocks.",
+            ["tier"],
+            registry=registry,
         )
         self.tier_capacity_bytes = Gauge(
             f"{prefix}_tier_capacity_bytes", "Bytes that a tier may hold now.", ["tier"], registry=registry

@@ -19,7 +19,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = CacheState([Tier(capacity, 0.9, 0.6) for capacity in CAPACITIES])
+        self.state = CacheState([Tier(capacity, 0.9, 0.6, block=3) for capacity in CAPACITIES])
         self.writing: dict[ChunkKey, int] = {}
         self.removing: list[Remove] = []
         self.pinned: list[ChunkKey] = []

@@ -49,16 +49,24 @@ class Chunk:
 
 @dataclass(slots=True)
 class Tier:
-    """Room of one tier in bytes; ``high`` and ``low`` are shares of the capacity."""
+    """Room of one tier in bytes; ``high`` and ``low`` are shares of the capacity.
+
+    Chunks take whole blocks of ``block`` bytes, as they do on disk: many small ones need more than they hold.
+    """
 
     capacity: int
     high: float
     low: float
+    block: int = 1
     used: int = 0
+
+    def room_of(self, length: int) -> int:
+        """What a chunk of that length takes."""
+        return -(-length // self.block) * self.block
 
     def has_room(self, length: int) -> bool:
         """Whether the chunk fits below the high watermark."""
-        return self.used + length <= self.capacity * self.high
+        return self.used + self.room_of(length) <= self.capacity * self.high
 
 
 class CacheState:
@@ -68,6 +76,7 @@ class CacheState:
         """Begin with empty tiers, fastest first."""
         self.tiers = tiers
         self.cached_bytes = 0
+        self.held_bytes = 0
         self.evictions = 0
         self._chunks: dict[ChunkKey, Chunk] = {}
         self._useful: OrderedDict[ChunkKey, Chunk] = OrderedDict()
@@ -127,7 +136,7 @@ class CacheState:
                 self._forget_object(chunk)
                 self._free(chunk)
             case ev.Removed() if chunk.phase is Phase.LEAVING:
-                self._leaving_bytes -= chunk.length
+                self._leaving_bytes -= self._room(chunk)
                 self._free(chunk)
             case ev.Verified():
                 chunk.verified = not chunk.damaged
@@ -183,7 +192,7 @@ class CacheState:
                     break
                 if not chunk.pins and chunk.tier in working:
                     victims.append(chunk)
-                    staying -= chunk.length
+                    staying -= self._room(chunk)
         self._draining = staying > target and bool(victims)
         self.evictions += len(victims)
         return [self._leave(chunk) for chunk in victims]
@@ -195,7 +204,7 @@ class CacheState:
         self.cached_bytes -= chunk.length if chunk.counted else 0
         del self._order(chunk)[chunk.key]
         chunk.phase = Phase.LEAVING
-        self._leaving_bytes += chunk.length
+        self._leaving_bytes += self._room(chunk)
         self._forget_object(chunk)
         return Remove(chunk.key, chunk.tier, chunk.length)
 
@@ -207,12 +216,16 @@ class CacheState:
             del before[chunk.key]
             chunk_order[chunk.key] = chunk
 
+    def _room(self, chunk: Chunk) -> int:
+        return self.tiers[chunk.tier].room_of(chunk.length)
+
     def _order(self, chunk: Chunk) -> OrderedDict[ChunkKey, Chunk]:
         return self._spare if chunk.key in self._spare else self._useful
 
     def _enter(self, chunk: Chunk) -> None:
         self._chunks[chunk.key] = chunk
-        self.tiers[chunk.tier].used += chunk.length
+        self.tiers[chunk.tier].used += self._room(chunk)
+        self.held_bytes += chunk.length
         place = (chunk.tier, chunk.key.object_id)
         self._objects[place] = self._objects.get(place, 0) + 1
 
@@ -224,19 +237,21 @@ class CacheState:
 
     def _free(self, chunk: Chunk) -> None:
         del self._chunks[chunk.key]
-        self.tiers[chunk.tier].used -= chunk.length
+        self.tiers[chunk.tier].used -= self._room(chunk)
+        self.held_bytes -= chunk.length
 
     def validate(self) -> None:
         """Raise AssertionError unless all invariants hold."""
         for number, tier in enumerate(self.tiers):
             held = [chunk for chunk in self._chunks.values() if chunk.tier == number]
-            assert tier.used == sum(chunk.length for chunk in held)
+            assert tier.used == sum(tier.room_of(chunk.length) for chunk in held)
+        assert self.held_bytes == sum(chunk.length for chunk in self._chunks.values())
         present = {key for key, chunk in self._chunks.items() if chunk.phase is Phase.PRESENT}
         assert present == self._useful.keys() | self._spare.keys()
         assert not self._useful.keys() & self._spare.keys()
         assert self.cached_bytes == sum(chunk.length for chunk in self._chunks.values() if chunk.counted)
         assert not any(chunk.pins for chunk in self._chunks.values() if chunk.phase is not Phase.PRESENT)
         staying = [chunk for chunk in self._chunks.values() if chunk.phase is not Phase.LEAVING]
-        assert self._leaving_bytes == sum(c.length for c in self._chunks.values() if c.phase is Phase.LEAVING)
+        assert self._leaving_bytes == sum(self._room(c) for c in self._chunks.values() if c.phase is Phase.LEAVING)
         assert sum(self._objects.values()) == len(staying)
         assert all(self.in_use(chunk.tier, chunk.key.object_id) for chunk in staying)

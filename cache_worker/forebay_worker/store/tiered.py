@@ -24,6 +24,9 @@ from forebay_worker.store.tier import StorageTier
 _ROOM_PATIENCE = 5.0
 """Seconds to wait for others who are making room before a chunk is read through."""
 
+_FILE_BLOCK = 4096
+"""What the file systems of tiers hand out at the least."""
+
 _log = structlog.get_logger()
 
 
@@ -69,7 +72,7 @@ class ChunkStore:
         """Open all tiers and take over what survived there; it is verified when it is first used."""
         self._metrics = metrics
         self._tiers = [StorageTier(tier, dataset) for tier in tiers]
-        self._state = CacheState([Tier(tier.quota, tier.high, tier.low) for tier in tiers])
+        self._state = CacheState([Tier(tier.quota, tier.high, tier.low, _FILE_BLOCK) for tier in tiers])
         self._lock = threading.Lock()
         self._room_made = threading.Condition(self._lock)
         self._objects: dict[str, ObjectVersion] = {}
@@ -249,7 +252,7 @@ class ChunkStore:
     @property
     def held_bytes(self) -> int:
         """All bytes in the tiers."""
-        return sum(tier.used for tier in self._state.tiers)
+        return self._state.held_bytes
 
     def usable_bytes(self) -> int:
         """What the tiers take up to their high watermarks."""
