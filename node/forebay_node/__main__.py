@@ -10,7 +10,7 @@ from pathlib import Path
 from forebay_node import logs
 from forebay_node.csi.serving import Plugin, probe
 from forebay_node.paths import NodePaths
-from forebay_node.volumes import Volumes
+from forebay_node.volumes import INDEX_PATIENCE, Volumes
 
 _GRACE = 10.0
 _log = logging.getLogger("forebay_node")
@@ -21,6 +21,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--node-name", default="", help="the CSI node id: the Kubernetes node's name")
     parser.add_argument("--kubelet-dir", type=Path, default=Path("/var/lib/kubelet"), help="the kubelet's --root-dir")
     parser.add_argument("--check", action="store_true", help="only ask whether the driver of this node answers")
+    parser.add_argument(
+        "--index-patience", type=float, default=INDEX_PATIENCE, help="seconds that staging waits for a first index"
+    )
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     if not arguments.check and not arguments.node_name:
@@ -35,7 +38,7 @@ def main() -> int:
     paths = NodePaths(arguments.kubelet_dir.absolute())
     if arguments.check:
         return 0 if probe(paths.socket, timeout=5.0) else 1
-    volumes = Volumes(paths, node=arguments.node_name)
+    volumes = Volumes(paths, node=arguments.node_name, index_patience=arguments.index_patience)
     volumes.recover()
     plugin = Plugin(arguments.node_name, paths, volumes)
     ended = threading.Event()

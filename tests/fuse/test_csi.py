@@ -46,6 +46,7 @@ class Kubelet:
     def start(self) -> None:
         """Start the plugin and wait for its registration socket."""
         command = [sys.executable, "-m", "forebay_node", "--node-name=node-a", f"--kubelet-dir={self.paths.kubelet}"]
+        command.append("--index-patience=2")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
         eventually(self.paths.registration_socket.exists)
@@ -236,6 +237,22 @@ def test_bad_requests_say_what_to_do(kubelet: Kubelet) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         kubelet.stats(kubelet.target("pod-1"))
     assert code_of(caught) is grpc.StatusCode.NOT_FOUND
+
+
+def test_staging_waits_for_an_index_and_says_what_is_missing(kubelet: Kubelet) -> None:
+    """Without one the kubelet is told to try again; nothing is left mounted or running."""
+    for worker in kubelet.dataset.workers:
+        worker.index = (0, b"")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        kubelet.stage()
+
+    assert code_of(caught) is grpc.StatusCode.UNAVAILABLE
+    assert "no index" in str(caught.value.details())
+    assert kubelet.ours() == []
+    kubelet.dataset.publish({"a": (b"hello", "v1")})
+    kubelet.stage()
+    kubelet.unstage()
 
 
 def test_a_dead_server_is_noticed_and_replaced(kubelet: Kubelet) -> None:

@@ -6,6 +6,7 @@ import random
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,6 +156,11 @@ def corrupt(connection: socket.socket, honest: bytes) -> bool:
     return True
 
 
+def silence(_connection: socket.socket, _honest: bytes) -> bool:
+    """Take the request and say nothing."""
+    return True
+
+
 def cut(connection: socket.socket, honest: bytes) -> bool:
     """Break off in the middle."""
     connection.sendall(honest[: len(honest) // 3])
@@ -209,6 +215,37 @@ def test_a_changed_object_is_stale(dataset: MountedDataset) -> None:
     with pytest.raises(OSError, match="tale") as caught:
         path_of(dataset, LARGE).read_bytes()
     assert caught.value.errno == errno.ESTALE
+
+
+def test_silent_workers_hang_nobody(tmp_path: Path) -> None:
+    """With nothing answering, reads fail in the stated time, and names and sizes are answered meanwhile."""
+    files = {f"large{number}": os.urandom(CHUNK_SIZE + 1) for number in range(12)}
+    with MountedDataset(tmp_path, files) as mounted:
+        for worker in mounted.workers:
+            worker.faults.extend([silence] * 500)
+        mounted.mount("--answer-within=4")
+        failures: list[int | None] = []
+
+        def read(name: str) -> None:
+            with pytest.raises(OSError, match="Input/output") as caught:
+                (mounted.target / name).read_bytes()
+            failures.append(caught.value.errno)
+
+        began = time.monotonic()
+        readers = [threading.Thread(target=read, args=(name,)) for name in files]
+        for reader in readers:
+            reader.start()
+        eventually(lambda: sum(len(worker.requests) for worker in mounted.workers) > 4)
+        asked = time.monotonic()
+        assert names_in(mounted.target) == sorted(files)
+        assert not (mounted.target / "missing").exists()
+        assert os.statvfs(mounted.target).f_files == len(files)
+        assert time.monotonic() - asked < 1
+        for reader in readers:
+            reader.join()
+
+        assert failures == [errno.EIO] * len(files)
+        assert time.monotonic() - began < 15
 
 
 def test_unmounting_leaves_nothing(dataset: MountedDataset) -> None:

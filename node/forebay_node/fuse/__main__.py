@@ -17,6 +17,7 @@ from forebay.ring import Seeds, resolve
 from forebay_node import logs
 from forebay_node.fuse.access import Access
 from forebay_node.fuse.server import DEFAULT_BUDGET, MountSettings, Server
+from forebay_node.fuse.session import LONGEST_ANSWER
 from forebay_node.mounts import detach, mount_fuse
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.errors import ForebayError
@@ -45,6 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=DEFAULT_BUDGET, help="bytes of memory for reading ahead")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to wait for the first index")
     parser.add_argument("--node", default="", help="this node's name in the ring: its worker is asked first")
+    parser.add_argument("--answer-within", type=float, default=LONGEST_ANSWER, help="seconds until a read fails")
     parser.add_argument("--source", default="forebay", help="the file system's name in the list of mounts")
     parser.add_argument("--log-level", default="info")
     return parser.parse_args()
@@ -111,7 +113,7 @@ def main() -> int:
             folder = arguments.index_dir or Path(temporary)
             settings = MountSettings(
                 access=access, seeds=_seeds(arguments.worker), folder=folder, node=arguments.node,
-                budget=arguments.budget, patience=arguments.patience,
+                budget=arguments.budget, patience=arguments.patience, answer_within=arguments.answer_within,
             )  # fmt: skip
             server = Server(settings)
             if arguments.fd is not None:
@@ -127,4 +129,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # Threads may still be fetching what nobody waits for any more; the interpreter would wait for them.
+    os._exit(code)

@@ -17,7 +17,6 @@ READAHEAD = 8 * 1024 * 1024
 MAX_PAGES = 256
 """The largest read that the kernel may send, in pages; and how many bytes it may read ahead in all."""
 
-_NO_REPLY = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
 _WRITES = frozenset({
     Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
     Opcode.RENAME2, Opcode.LINK, Opcode.WRITE, Opcode.CREATE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.FALLOCATE,
@@ -53,10 +52,6 @@ class FileSystem:
 
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer one request. What is not known is refused once: the kernel then stops asking for it."""
-        if request.opcode in _NO_REPLY:
-            # Nodes carry their own meaning, so nothing is kept that could be forgotten; reads end by themselves
-            # in bounded time, and EINTR for a signal that kills nobody would break a reader's mmap.
-            return
         handler = self._handlers.get(request.opcode)
         if handler is not None:
             handler(request, reply)

@@ -56,6 +56,10 @@ class Opcode(IntEnum):
     RENAME2 = 45
 
 
+UNANSWERED = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
+"""Messages of the kernel that get no answer."""
+
+
 class InitFlag(IntFlag):
     """What kernel and server agree on at INIT."""
 

@@ -15,7 +15,7 @@ from forebay_node.fuse.access import Access
 from forebay_node.fuse.files import Files
 from forebay_node.fuse.filesystem import FileSystem
 from forebay_node.fuse.generations import Generations, poll_interval
-from forebay_node.fuse.session import Session
+from forebay_node.fuse.session import LONGEST_ANSWER, Session
 from forebay_node.fuse.tree import Tree
 from forebay_node.mounts import current_mounts, set_readahead
 from forebay_protocol.ring import Member
@@ -42,6 +42,7 @@ class MountSettings:
     node: str = ""
     budget: int = DEFAULT_BUDGET
     patience: float = 60.0
+    answer_within: float = LONGEST_ANSWER
 
 
 class Server:
@@ -75,7 +76,7 @@ class Server:
         tree = Tree(snapshot, document)
         files = Files(self._reader, self._settings.budget)
         filesystem = FileSystem(tree, files)
-        session = Session(device, filesystem)
+        session = Session(device, filesystem, answer_within=self._settings.answer_within)
 
         def newer(fresh: Snapshot) -> None:
             messages = tree.replace(fresh)

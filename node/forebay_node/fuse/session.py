@@ -10,11 +10,16 @@ import logging
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from forebay_node.fuse import protocol
 from forebay_protocol.errors import ForebayError
+
+LONGEST_ANSWER = 30.0
+"""Seconds after which a request that is still not answered fails with EIO."""
 
 _GONE = {errno.ENODEV, errno.ECONNABORTED}
 _AGAIN = {errno.EINTR, errno.EAGAIN, errno.ENOENT}
@@ -23,14 +28,17 @@ _log = logging.getLogger(__name__)
 
 
 class Reply:
-    """Where the answer to one request goes. Exactly one answer is sent, from any thread."""
+    """Where the answer to one request goes. One answer is sent, from any thread; later ones are dropped."""
 
-    __slots__ = ("_device", "unique")
+    __slots__ = ("_device", "_waiting", "since", "unique")
 
-    def __init__(self, device: int, unique: int) -> None:
-        """``device`` is the descriptor on which the request came."""
+    def __init__(self, device: int, unique: int, waiting: "dict[int, Reply]") -> None:
+        """``device`` is the descriptor on which the request came; ``waiting`` has the reply until it is sent."""
         self._device = device
+        self._waiting = waiting
         self.unique = unique
+        self.since = time.monotonic()
+        waiting[unique] = self
 
     def data(self, parts: Sequence[bytes | memoryview] = ()) -> None:
         """Answer with these bytes."""
@@ -42,11 +50,14 @@ class Reply:
         self._send((protocol.reply_error(self.unique, number),))
 
     def _send(self, parts: Sequence[bytes | memoryview]) -> None:
+        if self._waiting.pop(self.unique, None) is None:
+            return
         try:
             os.writev(self._device, parts)
         except OSError as error:
             # The caller was killed (ENOENT) or the mount is gone: there is nobody left to tell.
             if error.errno not in _GONE | _AGAIN:
+                self._waiting[self.unique] = self
                 raise
 
 
@@ -71,11 +82,16 @@ def clone(device: int) -> int:
 class Session:
     """Serves one mount until it is unmounted."""
 
-    def __init__(self, device: int, handler: Handler, *, threads: int = 4) -> None:
+    def __init__(
+        self, device: int, handler: Handler, *, threads: int = 4, answer_within: float = LONGEST_ANSWER
+    ) -> None:
         """``device`` is the descriptor with which the file system was mounted; it stays the caller's."""
         self._device = device
         self._handler = handler
         self._threads = threads
+        self._answer_within = answer_within
+        self._waiting: dict[int, Reply] = {}
+        self._ended = threading.Event()
 
     def notify(self, messages: Sequence[bytes]) -> None:
         """Send notifications; what the kernel does not know (any more) needs no telling."""
@@ -93,14 +109,30 @@ class Session:
         # INIT must be answered on any one descriptor before a clone gets requests.
         self._one(self._device, bytearray(protocol.REQUEST_BUFFER))
         clones = [clone(self._device) for _ in range(self._threads - 1)]
-        threads = [threading.Thread(target=self._loop, args=(fd,), name=f"fuse-{fd}", daemon=True) for fd in clones]
-        for thread in threads:
+        threads = [threading.Thread(target=self._serve_clone, args=(fd,), name="fuse", daemon=True) for fd in clones]
+        watch = threading.Thread(target=self._watch, name="watch", daemon=True)
+        for thread in (watch, *threads):
             thread.start()
         self._loop(self._device)
-        for thread in threads:
-            thread.join()
-        for fd in clones:
-            os.close(fd)
+        self._ended.set()
+        for thread in (watch, *threads):
+            # A thread may still be fetching what nobody waits for any more.
+            thread.join(timeout=1.0)
+
+    def _serve_clone(self, device: int) -> None:
+        try:
+            self._loop(device)
+        finally:
+            os.close(device)
+
+    def _watch(self) -> None:
+        """Fail what is not answered in time, whatever keeps it: no caller hangs for ever."""
+        while not self._ended.wait(min(1.0, self._answer_within)):
+            oldest = time.monotonic() - self._answer_within
+            for reply in list(self._waiting.values()):
+                if reply.since < oldest:
+                    _log.warning("a request was not answered within %g s", self._answer_within)
+                    guard(reply, partial(reply.error, errno.EIO))
 
     def _loop(self, device: int) -> None:
         buffer = bytearray(protocol.REQUEST_BUFFER)
@@ -118,8 +150,12 @@ class Session:
                 return False
             raise
         request = protocol.parse_request(memoryview(buffer)[:length])
-        reply = Reply(device, request.unique)
-        guard(reply, lambda: self._handler.handle(request, reply))
+        if request.opcode in protocol.UNANSWERED:
+            # Nodes carry their own meaning, so nothing is kept that could be forgotten; reads end by themselves
+            # in bounded time, and EINTR for a signal that kills nobody would break a reader's mmap.
+            return True
+        reply = Reply(device, request.unique, self._waiting)
+        guard(reply, partial(self._handler.handle, request, reply))
         return True
 
 
