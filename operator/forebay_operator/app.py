@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -37,6 +38,13 @@ class App:
     queue: KeyQueue
 
 
+class Asked(NamedTuple):
+    """A load that workers were asked for."""
+
+    uid: str
+    dataset: str
+
+
 class Reconciler:
     """Takes keys from the queue and makes the world match."""
 
@@ -51,6 +59,7 @@ class Reconciler:
         self._failures: defaultdict[Key, int] = defaultdict(int)
         self._refused: dict[Key, tuple[str, ...]] = {}
         self._samples: dict[Key, loads.Sample] = {}
+        self._asked: dict[Key, Asked] = {}
         self._passes: dict[str, Callable[[Key], Awaitable[float | None]]] = {
             "Dataset": self._dataset,
             "Runtime": self._runtime,
@@ -149,16 +158,12 @@ class Reconciler:
 
     async def _dataload(self, key: Key) -> float | None:
         subject = self._observer.subject(*key)
-        if subject is None:
+        load = DataLoad.read(subject) if subject else None
+        await self._stop_former(key, load)
+        if subject is None or load is None:
             self._forget(key)
             return None
-        load = DataLoad.read(subject)
-        namespace, dataset = key.namespace, load.spec.dataset
-        access = self._access(namespace, dataset)
-        members = self._observer.active_members(namespace, dataset)
-        progress: dict[str, LoadProgress] = {}
-        if access is not None and not load.deleting and not load.finished:
-            progress = await self._fleet.load(access, members, load.metadata.uid, loads.request(load))
+        progress = await self._progress(key, load)
         seen = self._observer.dataload(subject, progress, self._samples.get(key))
         now = datetime.now(UTC)
         plan = plan_dataload(seen, now)
@@ -166,10 +171,28 @@ class Reconciler:
         if taken is not None:
             self._samples[key] = taken
         await self._executor.execute(subject, "DataLoad", plan)
-        if load.finished and key in self._samples and access is not None:
-            await self._fleet.forget_load(access, load.metadata.uid)
-            self._forget(key)
         return plan.requeue_after
+
+    async def _progress(self, key: Key, load: DataLoad) -> dict[str, LoadProgress]:
+        """Ask the workers for the load, which also tells how far it is."""
+        namespace, dataset = key.namespace, load.spec.dataset
+        access = self._access(namespace, dataset)
+        if access is None or load.deleting or load.finished:
+            return {}
+        self._asked[key] = Asked(load.metadata.uid, dataset)
+        members = self._observer.active_members(namespace, dataset)
+        return await self._fleet.load(access, members, load.metadata.uid, loads.request(load))
+
+    async def _stop_former(self, key: Key, load: DataLoad | None) -> None:
+        """Workers forget a load that has finished, or that was deleted while it ran."""
+        asked = self._asked.get(key)
+        if asked is None or (load is not None and load.metadata.uid == asked.uid and not load.finished):
+            return
+        del self._asked[key]
+        self._samples.pop(key, None)
+        access = self._access(key.namespace, asked.dataset)
+        if access is not None:
+            await self._fleet.forget_load(access, asked.uid)
 
     def _forget(self, key: Key) -> None:
         self._samples.pop(key, None)

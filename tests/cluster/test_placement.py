@@ -1,0 +1,114 @@
+"""Where workers run, and what their tiers live on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from testkit.cluster import Cluster
+from testkit.seeding import Seeded, big_objects
+from testkit.waiting import eventually
+from testkit.workspace import Workspace
+
+pytestmark = pytest.mark.cluster
+
+Seed = Callable[..., Seeded]
+
+PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
+
+
+def _nodes(workspace: Workspace, name: str = "data") -> list[str]:
+    """The nodes of a Runtime's workers that are there to stay."""
+    pods = [pod for pod in workspace.workers(name) if "deletionTimestamp" not in pod["metadata"]]
+    return sorted(pod["spec"].get("nodeName", "") for pod in pods)
+
+
+def _on(node: str) -> dict[str, Any]:
+    requirement = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": [requirement]}]}}
+
+
+def test_workers_spread_and_follow_the_datasets_nodes(workspace: Workspace) -> None:
+    """Two workers take two nodes; a Dataset that wants one node gets both there, also when it changes its mind."""
+    workspace.apply(workspace.dataset(), workspace.runtime())
+    workspace.wait("runtime", "data")
+    assert _nodes(workspace) == ["node-1", "node-2"]
+
+    for node in ("node-2", "node-1"):
+        workspace.apply(workspace.dataset(nodeAffinity=_on(node)))
+        eventually(
+            lambda: _nodes(workspace), timeout=120, what=f"both workers are on {node}",
+            until=lambda nodes, node=node: nodes == [node, node],
+        )  # fmt: skip
+    workspace.wait("runtime", "data", timeout=120)
+
+
+def test_exclusive_workers_share_no_node(workspace: Workspace) -> None:
+    """A Dataset that came first keeps others away from its node; one that comes later waits until it is alone."""
+    workspace.apply(workspace.dataset("alone", placement="Exclusive"), workspace.runtime("alone", replicas=1))
+    workspace.wait("runtime", "alone")
+    taken = _nodes(workspace, "alone")
+
+    workspace.apply(workspace.dataset("shared"), workspace.runtime("shared", replicas=2))
+    workspace.wait("runtime", "shared")
+
+    assert set(_nodes(workspace, "shared")).isdisjoint(taken)
+
+
+def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster, seed: Seed) -> None:
+    """Chunks on the node are there again when the worker comes back; a restricted namespace says what it needs."""
+    seeded = seed(big_objects(count=2, size=9 << 20))
+    tiers = [{"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"path": "/var/lib/forebay/test-cache"}}}]
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=tiers))
+    refused = eventually(
+        lambda: workspace.condition("runtime", "data", "Ready"), timeout=30, what="the Runtime says what is missing",
+        until=lambda one: "Pod Security level is privileged" in one.get("message", ""),
+    )  # fmt: skip
+    assert refused["status"] == "False"
+
+    labels = [f"{key}={value}" for key, value in PRIVILEGED.items()]
+    cluster.kubectl("label", "namespace", workspace.namespace, "--overwrite", *labels)
+    # The StatefulSet's controller waits ever longer between its attempts: a scaling lets it try now.
+    workspace.apply(workspace.dataload())
+    cluster.kubectl("scale", "runtime", "data", "-n", workspace.namespace, "--replicas=0")
+    workspace.eventually_no_workers()
+    cluster.kubectl("scale", "runtime", "data", "-n", workspace.namespace, "--replicas=1")
+    workspace.wait("dataload", "load", "Complete", timeout=120)
+
+    node = _nodes(workspace)[0]
+    workspace.apply(workspace.dataset(prefix=seeded.prefix, nodeAffinity=_on(node)))
+    victim = workspace.workers()[0]["metadata"]["name"]
+    cluster.kubectl("delete", "pod", victim, "-n", workspace.namespace, "--wait", timeout=90)
+    workspace.wait("runtime", "data", timeout=90)
+    eventually(
+        lambda: workspace.status("dataset", "data").get("cachedPercent"), timeout=60, what="the cache is warm again",
+        until=lambda percent: percent == 100,
+    )  # fmt: skip
+    metrics = workspace.metrics(victim)
+    fetched = sum(value for name, value in metrics.items() if name.startswith("forebay_worker_origin_bytes"))
+    assert fetched == 0
+
+
+def test_layout_changes_without_a_restart(workspace: Workspace, seed: Seed) -> None:
+    """Replicated workers each hold everything after a load; Sharded ones share it; the pods stay."""
+    seeded = seed(big_objects(count=3, size=5 << 20))
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(), workspace.dataload("sharded"))
+    workspace.wait("dataload", "sharded", "Complete")
+    total = workspace.status("dataset", "data")["totalBytes"]
+    pods = [pod["metadata"]["uid"] for pod in workspace.workers()]
+
+    workspace.apply(workspace.runtime(layout="Replicated"))
+    eventually(
+        lambda: workspace.status("runtime", "data"), timeout=30, what="the ring is Replicated",
+        until=lambda status: status.get("layout") == "Replicated",
+    )  # fmt: skip
+    workspace.apply(workspace.dataload("replicated"))
+    workspace.wait("dataload", "replicated", "Complete")
+
+    held = eventually(
+        lambda: workspace.status("runtime", "data"), timeout=30, what="every worker holds everything",
+        until=lambda status: status.get("heldBytes", 0) >= 2 * total,
+    )  # fmt: skip
+    assert held["readyReplicas"] == 2
+    assert workspace.status("dataset", "data")["cachedBytes"] == total
+    assert [pod["metadata"]["uid"] for pod in workspace.workers()] == pods
