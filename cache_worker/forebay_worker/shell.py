@@ -5,6 +5,7 @@ store (and for peers that answer at once from their tiers), a *pull* flight wait
 flight. They run on executors of their own.
 """
 
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -145,11 +146,23 @@ class ChunkShell:
     def _fill(self, one: ObjectVersion, number: int) -> Fetched:
         start = time.monotonic()
         with self._room(one, number) as buffer:
+            if self._arrived_meanwhile(one, number, buffer):
+                return Fetched(buffer, "tier")
             source = "peer"
             if not self._peers.ask_former_owners(one, number, buffer):
                 source = "store"
                 self._origin.read_into(one, one.chunk_span(number).offset, buffer)
             return self._finish(one, number, Fetched(buffer, source), start, keep=True)
+
+    def _arrived_meanwhile(self, one: ObjectVersion, number: int, buffer: memoryview) -> bool:
+        """Whether a flight has brought the chunk between our reader's look and the start of this flight."""
+        lease = self._lease(ChunkKey(one.object_id, number))
+        if lease is None:
+            return False
+        try:
+            return os.preadv(lease.fd, [buffer], lease.offset) == len(buffer)
+        finally:
+            lease.release()
 
     @contextmanager
     def _room(self, one: ObjectVersion, number: int) -> Iterator[memoryview]:

@@ -1,8 +1,11 @@
 """Two real workers before a real store: every byte right, fetched once, and honest about what is cached."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from forebay.index import Snapshot
-from forebay_protocol import control
-from forebay_protocol.control import IndexState, LoadRequest, LoadState
+from forebay_protocol import control, wire
+from forebay_protocol.control import IndexState, LoadRequest, LoadState, WorkerStatus
 from forebay_protocol.dataset import Credentials, DatasetDocument
-from forebay_protocol.errors import NotCached, ObjectChanged, Unauthorized
-from forebay_protocol.keys import CHUNK_SIZE, ObjectVersion
+from forebay_protocol.errors import InvalidRequest, NotCached, ObjectChanged, Unauthorized
+from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion
 from forebay_protocol.ring import Layout
 from forebay_protocol.wire import Flag
 from testkit.buckets import Bucket
@@ -191,25 +194,31 @@ def _truncate(file: Path) -> None:
     os.truncate(file, file.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", [_flip, _truncate, Path.unlink])
-def test_damage_behind_the_workers_back_is_found(make: Make, damage: Callable[[Path], None]) -> None:
+def test_damage_behind_the_workers_back_is_found(make: Make, proxy: StoreProxy) -> None:
     """Flipped, cut and deleted cache files: the status falls within 45 s, and no reader ever gets a wrong byte."""
     cluster = make().start(1)
     snapshot = cluster.wait_for_index()
     worker = cluster.workers[0]
     cluster.load_all()
-    broken = max(worker.cache_files(), key=lambda file: file.stat().st_size)
+    small, *_, large, largest = sorted(worker.cache_files(), key=lambda file: file.stat().st_size)
+    lost = CHUNK_SIZE + small.stat().st_size
 
-    damage(broken)
+    _flip(largest)
+    _truncate(large)
+    small.unlink()
 
-    status = eventually(
-        worker.status, timeout=45, interval=0.5, what="the status tells of the damage",
-        until=lambda seen: seen.cached_bytes < TOTAL and seen.corrupt_chunks > 0,
-    )  # fmt: skip
-    assert status.cached_bytes >= TOTAL - 3 * CHUNK_SIZE - 12345
+    def told(least: int, chunks: int) -> WorkerStatus:
+        return eventually(
+            worker.status, timeout=45, interval=0.5, what="the status tells of the damage",
+            until=lambda seen: seen.cached_bytes <= TOTAL - least and seen.corrupt_chunks == chunks,
+        )  # fmt: skip
+
+    status = told(lost + CHUNK_SIZE, 3)
+    assert status.cached_bytes == TOTAL - lost - CHUNK_SIZE
     assert worker.load("load").present_bytes == status.cached_bytes
     read_all(cluster, snapshot)
     assert worker.status().cached_bytes == TOTAL
+    assert sum(proxy.object_bytes().values()) == TOTAL + lost + CHUNK_SIZE
 
 
 def test_damage_is_found_by_the_first_use_after_a_restart(make: Make) -> None:
@@ -361,6 +370,97 @@ def test_a_quota_above_the_disk_is_told_and_clipped(make: Make) -> None:
     assert tier.problem is not None
     assert tier.problem.reason == "QuotaExceedsDisk"
     assert tier.capacity_bytes < 1 << 60
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a file system of its own needs root")
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_reads_through_and_recovers(make: Make, small_disk: Path) -> None:
+    """Somebody else fills the disk: the bytes stay right, the status says so, and it mends itself."""
+    cluster = make(tiers=(TierFolder(medium="SSD", quota=22 * MIB, path=small_disk / "tier"),)).start(1)
+    snapshot = cluster.wait_for_index()
+    worker = cluster.workers[0]
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        room = os.statvfs(small_disk)
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+
+    read_all(cluster, snapshot)
+
+    (tier,) = worker.status().tiers
+    assert tier.problem is not None
+    assert tier.problem.reason == "TierWriteFailed"
+    filler.unlink()
+    eventually(lambda: worker.status().tiers[0].problem is None, timeout=40, what="the tier is used again")
+    cluster.load_all()
+    assert worker.status().cached_bytes == TOTAL
+
+
+def test_a_load_survives_a_restart(make: Make) -> None:
+    """The request is kept; the worker goes on with it when it is back."""
+    cluster = make().start(1)
+    cluster.wait_for_index()
+    worker = cluster.workers[0]
+    worker.load("load", LoadRequest(paths=("/small",)))
+    worker.end(signal.SIGKILL)
+
+    worker.start(cluster.document.uid)
+
+    eventually(
+        lambda: worker.load("load").state, timeout=20, what="the load goes on",
+        until=lambda state: state is LoadState.COMPLETE,
+    )  # fmt: skip
+    worker.load("load", LoadRequest(paths=("/small",), generation=1))
+    worker.load("waits", LoadRequest(generation=1 << 40))
+    assert worker.load("waits").state is LoadState.PENDING
+
+
+def test_pipelined_requests_are_answered_in_order(make: Make) -> None:
+    """Ten requests in one write, ten answers in their order, an error among them."""
+    cluster = make().start(1)
+    one = versions(cluster.wait_for_index())["model/one chunk"]
+    worker = cluster.workers[0]
+    requests = [wire.ReadRequest(number, one, number * BLOCK_SIZE, BLOCK_SIZE) for number in range(10)]
+    requests[4] = replace(requests[4], length=BLOCK_SIZE + 1)
+
+    with socket.create_connection(("127.0.0.1", worker.data_port)) as stream, stream.makefile("rb") as incoming:
+        stream.sendall(wire.encode_hello(worker.token()) + b"".join(map(wire.encode_request, requests)))
+        heads = []
+        for _ in range(11):
+            head = wire.decode_response(incoming.read(wire.RESPONSE.size))
+            incoming.read(4 * head.blocks)
+            heads.append((head.id, head.status, incoming.read(head.length)))
+
+    assert heads[0][:2] == (0, 0)
+    assert [head[0] for head in heads[1:]] == list(range(10))
+    assert heads[5][1] == InvalidRequest.code
+    body = OBJECTS[one.key]
+    expected = [body[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE] for number in range(10) if number != 4]
+    assert [head[2] for head in heads[1:] if head[1] == 0] == expected
+
+
+@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", b"FBH1\xff\xff\xff\xff", os.urandom(100), b"FBH1"])
+def test_noise_on_the_data_port_ends_the_connection(make: Make, noise: bytes) -> None:
+    """Nothing is answered to what is no hello, and the worker goes on."""
+    worker = make().start(1).workers[0]
+    with socket.create_connection(("127.0.0.1", worker.data_port), timeout=20) as stream:
+        stream.sendall(noise)
+        stream.shutdown(socket.SHUT_WR)
+
+        # A reset is what closing with unread bytes looks like from here.
+        with contextlib.suppress(ConnectionResetError):
+            assert stream.recv(100) == b""
+
+    assert worker.call("GET", control.HEALTH)[0] == 200
 
 
 def test_another_dataset_starts_empty(make: Make) -> None:

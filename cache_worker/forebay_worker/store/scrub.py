@@ -16,6 +16,9 @@ from forebay_worker.store.tiered import ChunkStore
 PERIOD = 25.0
 """Seconds between the beginnings of two passes."""
 
+MEASURE_PERIOD = 5.0
+"""Seconds between looks at the tiers' free space, at most, while there is nothing to read."""
+
 
 class Scrub:
     """A background thread over the newest store."""
@@ -39,7 +42,9 @@ class Scrub:
             store = self._store()
             if store is not None:
                 self.one_pass(store, end)
-            self._stop.wait(max(0.0, end - time.monotonic()))
+            while (left := end - time.monotonic()) > 0 and not self._stop.wait(min(left, MEASURE_PERIOD)):
+                if store is not None:
+                    store.measure()
 
     def one_pass(self, store: ChunkStore, end: float) -> None:
         """Check presence of all chunks; verify until the queue is empty or ``end`` has come."""
