@@ -52,11 +52,11 @@ def test_a_missing_secret(workspace: Workspace, seed: Seed) -> None:
 
 
 def test_wrong_credentials(workspace: Workspace, seed: Seed) -> None:
-    """A key that the store refuses shows as AccessDenied; the right key mends it."""
+    """A key that the store refuses shows as InvalidCredentials; the right key mends it."""
     _healthy(workspace, seed)
 
     workspace.apply(workspace.secret(secretAccessKey="wrong-wrong-wrong-wrong"))
-    _reason(workspace, "dataset", "AccessDenied")
+    _reason(workspace, "dataset", "InvalidCredentials")
 
     workspace.apply(workspace.secret())
     workspace.wait("dataset", "data", timeout=60)

@@ -154,9 +154,13 @@ class Workspace:
         }  # fmt: skip
         workloads.apply(self.cluster, workloads.reader_files(self.namespace, name, config))
 
+    def abandon(self) -> None:
+        """Delete the namespace with everything in it, without waiting for the end."""
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+
     def delete(self, timeout: float = 120) -> None:
         """Delete the namespace with everything in it and wait until it is gone."""
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
+        self.abandon()
         eventually(
             lambda: self.cluster.kubectl("get", "namespace", self.namespace, "--ignore-not-found", "-o", "name").stdout,
             timeout=timeout, what=f"namespace {self.namespace} is gone", until=lambda name: not name.strip(),
