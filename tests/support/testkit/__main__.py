@@ -31,7 +31,10 @@ def main(arguments: list[str]) -> int:
             command = cluster.kubectl_command(*rest)
             os.execv(command[0], command)  # noqa: S606 - no shell, and the terminal stays with kubectl
         case ["node", name, *rest]:
-            command = cluster.nodes[name].command(rest)
+            node = cluster.nodes.get(name)
+            if node is None:
+                raise RuntimeError(f"there is no node {name}; there are {', '.join(cluster.nodes) or 'none'}")
+            command = node.command(rest)
             os.execvp(command[0], command)  # noqa: S606 - as above
         case ["add-node", name]:
             cluster.add_node(name)
@@ -63,4 +66,11 @@ def _status(cluster: Cluster) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    try:
+        raise SystemExit(main(sys.argv[1:]))
+    except (RuntimeError, OSError, ValueError) as failure:
+        print(f"testkit: {failure}\n`up` goes on from here, `down` removes everything.", file=sys.stderr)
+        raise SystemExit(1) from failure
+    except KeyboardInterrupt:
+        print("interrupted: `up` goes on from here, `down` removes everything.", file=sys.stderr)
+        raise SystemExit(130) from None

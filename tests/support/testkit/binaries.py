@@ -93,10 +93,15 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
     cache = cache or cache_folder()
     source = Sources(cache, progress)
     return Binaries(
-        kubernetes=complete_folder(cache / f"kubernetes-{KUBERNETES_VERSION}", KUBERNETES_COMMANDS, source.kubernetes),
-        system=complete_folder(cache / f"system-{_distribution()}-{architecture()}", SYSTEM_FILES, source.system),
-        coredns=complete_folder(cache / f"coredns-{COREDNS_VERSION}", ("coredns",), source.coredns) / "coredns",
-        minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio) / "minio",
+        kubernetes=complete_folder(
+            cache / f"kubernetes-{KUBERNETES_VERSION}", KUBERNETES_COMMANDS, source.kubernetes, progress
+        ),
+        system=complete_folder(
+            cache / f"system-{_distribution()}-{architecture()}", SYSTEM_FILES, source.system, progress
+        ),
+        coredns=complete_folder(cache / f"coredns-{COREDNS_VERSION}", ("coredns",), source.coredns, progress)
+        / "coredns",
+        minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio, progress) / "minio",
     )
 
 

@@ -95,8 +95,9 @@ class GoBuilder:
         with self._progress.step(what):
             environment = {**_environment(self._cache), **extra}
             report = _every(15.0, self._progress, lambda: f"  still {what}")
+            # When we are killed, a build that nobody waits for would go on for minutes.
             with subprocess.Popen(
-                argv,
+                ["setpriv", "--pdeathsig", "TERM", "--", *argv],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

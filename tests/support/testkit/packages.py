@@ -17,6 +17,7 @@ COMMANDS = {
     "conntrack": "conntrack",
     "socat": "socat",
     "openssl": "openssl",
+    "setpriv": "util-linux",
     "setsid": "util-linux",
     "nsenter": "util-linux",
     "unshare": "util-linux",

@@ -32,7 +32,7 @@ def base_archive(cache: Path, progress: Progress) -> Path:
         with progress.step(f"base image from {suite} packages"):
             _bootstrap(suite, target)
 
-    return complete_folder(cache / f"base-{suite}-{key}", ("rootfs.tar",), fill) / "rootfs.tar"
+    return complete_folder(cache / f"base-{suite}-{key}", ("rootfs.tar",), fill, progress) / "rootfs.tar"
 
 
 def mirror(sources: Iterable[str], suite: str) -> str | None:

@@ -56,7 +56,7 @@ class Cluster:
 
     def up(self) -> None:
         """Start the cluster, or whatever of it does not run; return when all nodes are Ready and names resolve."""
-        with locked(self._lock):
+        with locked(self._lock, self._say_waiting):
             if self.healthy():
                 self.progress.say("cluster: runs already")
                 return
@@ -79,7 +79,7 @@ class Cluster:
 
     def down(self) -> list[str]:
         """Remove everything; return what could not be removed."""
-        with locked(self._lock):
+        with locked(self._lock, self._say_waiting):
             return Teardown(self.settings, self.progress).run()
 
     def healthy(self) -> bool:
@@ -123,7 +123,7 @@ class Cluster:
 
     def add_node(self, name: str, images: tuple[Path, ...] = ()) -> Node:
         """Start a further node, with these OCI archives loaded before it joins; return when it is Ready."""
-        with locked(self._lock):
+        with locked(self._lock, self._say_waiting):
             if not _NODE_NAME.fullmatch(name):
                 raise ValueError(f"a node's name is a DNS label of at most 40 characters, not {name!r}")
             node = self.nodes.get(name) or self._number(name)
@@ -132,7 +132,7 @@ class Cluster:
 
     def remove_node(self, name: str) -> None:
         """End a node as if its machine were switched off, and remove it from the cluster."""
-        with locked(self._lock):
+        with locked(self._lock, self._say_waiting):
             node = self.nodes[name]
             node.kill()
             self._api.delete(f"/api/v1/nodes/{name}")
@@ -166,6 +166,10 @@ class Cluster:
     def _control_plane(self) -> ControlPlane:
         """The four daemons."""
         return ControlPlane(self._machine, self._api)
+
+    def _say_waiting(self) -> None:
+        """Tell why nothing happens."""
+        self.progress.say("waiting for another process that starts or removes this cluster")
 
     def _known_binaries(self) -> bool:
         """Tell whether a question about the cluster can be answered without building anything."""
