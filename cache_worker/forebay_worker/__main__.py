@@ -39,6 +39,8 @@ def main() -> None:
     """Start, wait for a signal, stop."""
     settings = parse(sys.argv[1:])
     _log_json_to_stderr()
+    # Sorting an index of a million objects needs more room than a pod's /tmp has.
+    os.environ["SQLITE_TMPDIR"] = str(settings.state_dir)
     threading.excepthook = _on_thread_error
     # Blocked before any thread starts, so that sigwait is the only one to take them.
     signals = {signal.SIGTERM, signal.SIGINT}

@@ -160,7 +160,9 @@ class ChunkShell:
         if lease is None:
             return False
         try:
-            return os.preadv(lease.fd, [buffer], lease.offset) == len(buffer)
+            # Read by us rather than sent, so nobody after us would notice that it changed on the disk.
+            whole = os.preadv(lease.fd, [buffer], lease.offset) == len(buffer)
+            return whole and block_sums(buffer) == lease.sums
         finally:
             lease.release()
 

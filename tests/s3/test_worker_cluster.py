@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +20,12 @@ from forebay.index import Snapshot
 from forebay_protocol import control, wire
 from forebay_protocol.control import IndexState, LoadRequest, LoadState, WorkerStatus
 from forebay_protocol.dataset import Credentials, DatasetDocument
-from forebay_protocol.errors import InvalidRequest, NotCached, ObjectChanged, Unauthorized
+from forebay_protocol.errors import ForebayError, InvalidRequest, NotCached, ObjectChanged, Unauthorized
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion
 from forebay_protocol.ring import Layout
 from forebay_protocol.wire import Flag
 from testkit.buckets import Bucket
-from testkit.store_proxy import StoreAnswer, StoreProxy
+from testkit.store_proxy import Fault, StoreAnswer, StoreProxy
 from testkit.waiting import eventually
 from testkit.worker_processes import MIB, TierFolder, WorkerCluster, draining
 
@@ -502,6 +504,79 @@ def test_asking_for_cached_bytes_only_fetches_nothing(make: Make, proxy: StorePr
         cluster.workers[0].read(one, Flag.CACHED_ONLY)
 
     assert proxy.object_bytes() == {}
+
+
+def test_memory_stays_within_bounds_while_many_read_cold(make: Make, bucket: Bucket) -> None:
+    """32 readers of 128 MiB that nobody has yet, with room for four chunks on their way: slower, but no larger."""
+    big = {f"cold/{number}": os.urandom(8 * MIB) for number in range(16)}
+    bucket.put(big)
+    cluster = make(flags=("--fill-bytes", str(16 * MIB))).start(1)
+    worker = cluster.workers[0]
+    objects = versions(cluster.wait_for_index())
+    idle = worker.resident_bytes()
+
+    def read(number: int) -> bool:
+        key = f"cold/{number % len(big)}"
+        return worker.read(objects[key]) == big[key]
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(read, range(32)))
+
+    # The peak holds the chunks, the copies that the library makes of them, and the stacks of the threads.
+    assert worker.resident_bytes(peak=True) - idle < 120 * MIB
+
+
+def _at_random(seed: int) -> Fault:
+    """Breaks half of all answers of objects, in one way or another."""
+    chance = random.Random(seed)
+
+    def fault(_: str, answer: StoreAnswer) -> None:
+        size = len(answer.body)
+        if answer.status != 206 or chance.random() < 0.5:
+            return
+        match chance.randrange(5):
+            case 0:
+                answer.cut = chance.randrange(size)
+            case 1:
+                answer.headers["Content-Range"] = f"bytes 1-{size}/{size + 1}"
+            case 2:
+                answer.status = 200
+                del answer.headers["Content-Range"]
+                answer.body = os.urandom(size)
+                answer.headers["ETag"] = '"0"'
+            case 3:
+                _unavailable("", answer)
+            case _:
+                answer.body = answer.body[: size // 2]
+                answer.headers["Content-Length"] = str(len(answer.body))
+
+    return fault
+
+
+def test_a_store_that_answers_wrong_half_of_the_time_never_gives_wrong_bytes(make: Make, proxy: StoreProxy) -> None:
+    """Every read is right or an error; once the store answers well again, all of them are right."""
+    cluster = make(refresh=None).start(2)
+    snapshot = cluster.wait_for_index()
+    objects = [one for one in versions(snapshot).values() if one.size]
+    proxy.break_answers(_at_random(7))
+    outcomes: list[str] = []
+
+    def read(number: int) -> None:
+        one = objects[number % len(objects)]
+        try:
+            right = cluster.workers[number % 2].read(one) == OBJECTS[one.key]
+        except ForebayError as error:
+            outcomes.append(error.reason)
+        else:
+            outcomes.append("right" if right else "WRONG")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(3 * len(objects))))
+
+    assert "WRONG" not in outcomes
+    assert outcomes.count("right") > len(outcomes) / 2
+    proxy.break_answers(None)
+    read_all(cluster, snapshot)
 
 
 def test_sigterm_ends_quickly_and_cleanly(make: Make) -> None:

@@ -81,6 +81,12 @@ class WorkerProcess:
         assert self._process is not None
         return self._process.pid
 
+    def resident_bytes(self, *, peak: bool = False) -> int:
+        """Memory of the process as the kernel counts it: now, or the most that it ever was."""
+        wanted = "VmHWM:" if peak else "VmRSS:"
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
+
     def start(self, uid: str) -> None:
         """Start it and wait until its ports are open."""
         self._uid = uid
