@@ -16,14 +16,15 @@ Seed = Callable[..., Seeded]
 
 
 def _process_texts() -> str:
-    """Arguments and environments of all processes of the machine, the nodes' containers included."""
+    """Arguments of all processes of the machine, and the environments of those in pods (the store has its own keys)."""
     texts = []
     for process in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "environ"):
-            try:
-                texts.append((process / name).read_bytes().decode("utf-8", "replace"))
-            except OSError:
-                continue
+        try:
+            texts.append((process / "cmdline").read_bytes().decode("utf-8", "replace"))
+            if "kubepods" in (process / "cgroup").read_text():
+                texts.append((process / "environ").read_bytes().decode("utf-8", "replace"))
+        except OSError:
+            continue
     return "\n".join(texts)
 
 
