@@ -98,7 +98,8 @@ def _spawn(spec: ServerSpec, device: int) -> subprocess.Popen[str]:
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(device,), text=True, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # Its threads come and go with the readers; an arena for each would keep their memory.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "2"},
     )  # fmt: skip
     _tell(process, json.dumps(dict(spec.secrets)) + "\n")
     return process

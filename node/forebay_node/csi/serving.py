@@ -10,7 +10,8 @@ from forebay_node.csi.service import IdentityService, NodeService, RegistrationS
 from forebay_node.paths import NodePaths
 from forebay_node.volumes import Volumes
 
-_THREADS = 16
+_THREADS = 64
+"""A call may wait for an index; the others must not wait for it."""
 
 
 class Plugin:
