@@ -117,10 +117,14 @@ class Worker:
         self._refresh.want()
 
     def _source_failed(self, error: SourceError) -> None:
+        _log.info("the store failed a read", reason=error.reason, error=error.message)
+        self.index_is_stale()
+
+    def index_is_stale(self) -> None:
+        """Some object is not as listed, or its store fails; who never wants another listing gets none for that."""
         access = self.access.current
         if access is not None and access.dataset.refresh_seconds is not None:
-            _log.info("the store failed a read", reason=error.reason, error=error.message)
-            self._refresh.want()
+            self._refresh.suspect()
 
     def why_not_ready(self) -> str:
         """What keeps this worker from serving; empty when nothing does."""

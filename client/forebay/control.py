@@ -4,7 +4,7 @@ import http.client
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,12 @@ class ControlClient:
                 raise WorkerUnavailable(f"{self._name} sent an index that ends early")
             return int(generation)
 
+    def report_stale_index(self) -> None:
+        """Tell the worker that an object is not as listed, so that it lists again soon."""
+        with self._send("POST", control.INDEX) as response:
+            if response.status != 202:
+                self._expect_ok(response)
+
     def _json(self, route: str) -> Any:
         with self._get(route) as response:
             self._expect_ok(response)
@@ -74,11 +80,14 @@ class ControlClient:
             raise Unauthorized(f"{self._name} does not accept this dataset's key")
         raise WorkerUnavailable(f"{self._name} answered {response.status} {response.reason}")
 
+    def _get(self, route: str) -> AbstractContextManager[http.client.HTTPResponse]:
+        return self._send("GET", route)
+
     @contextmanager
-    def _get(self, route: str) -> Iterator[http.client.HTTPResponse]:
+    def _send(self, method: str, route: str) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._address, self._port, timeout=self._timeout)
         try:
-            connection.request("GET", route, headers={"Authorization": f"Bearer {self._token_provider()}"})
+            connection.request(method, route, headers={"Authorization": f"Bearer {self._token_provider()}"})
             with connection.getresponse() as response:
                 yield response
         except (OSError, http.client.HTTPException, zlib.error) as error:

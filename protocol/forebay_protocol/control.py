@@ -12,6 +12,7 @@ GET  /v1/ring         ring document
 GET  /v1/status       ``WorkerStatus``
 GET  /v1/index        newest index: zlib-compressed snapshot file; generation in ``X-Forebay-Generation``;
                       ``?have=N`` answers 304 when N is the newest; 404 while there is none
+POST /v1/index        somebody met an object that is not as listed: list again soon; answers 202
 PUT  /v1/loads/{id}   ``LoadRequest``; the same id and body again changes nothing, answers ``LoadProgress``
 GET  /v1/loads/{id}   ``LoadProgress``
 DELETE /v1/loads/{id} stop and forget; answers 204 also when there is none

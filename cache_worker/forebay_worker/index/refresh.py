@@ -1,5 +1,6 @@
 """Keep the index new: the first active member lists the sources, all others fetch what it has built."""
 
+import sqlite3
 import threading
 import time
 
@@ -26,6 +27,9 @@ FOLLOW_SECONDS = 2.0
 LEAST_SECONDS = 1.0
 """Least pause between two listings, however often one is asked for."""
 
+SUSPICION_COST = 5.0
+"""Readers who meet changed objects cause listings for at most one part in so many of the time."""
+
 _log = structlog.get_logger()
 
 
@@ -49,6 +53,8 @@ class IndexRefresh:
         self._wake = threading.Condition()
         self._stopped = False
         self._wanted = True
+        self._suspected = False
+        self._not_before = 0.0
         self._checked_at = 0.0
         self._state = IndexState.NONE
         self._problems: tuple[Problem, ...] = ()
@@ -63,6 +69,12 @@ class IndexRefresh:
         with self._wake:
             self._wanted = True
             self._wake.notify_all()
+
+    def suspect(self) -> None:
+        """The listing seems to be out of date: list again soon, but do not spend all time on that."""
+        self._suspected = True
+        if time.monotonic() >= self._not_before:
+            self.want()
 
     def _run(self) -> None:
         while True:
@@ -90,13 +102,15 @@ class IndexRefresh:
     def _is_due(self, access: Access) -> bool:
         if self._wanted or self._keeper.current is None or self._problems:
             return True
+        if self._suspected and time.monotonic() >= self._not_before:
+            return True
         interval = access.dataset.refresh_seconds
         return interval is not None and time.monotonic() - self._checked_at >= interval
 
     def _build(self, access: Access) -> None:
-        self._wanted = False
+        self._wanted = self._suspected = False
         self._state = IndexState.BUILDING
-        now = time.time()
+        now, start = time.time(), time.monotonic()
         generation = next_generation(self._keeper.generation, now)
         origin = SnapshotOrigin(
             dataset_uid=access.dataset.uid, generation=generation, built_at=now, mounts=access.dataset.mounts
@@ -106,13 +120,15 @@ class IndexRefresh:
             current = self._keeper.current
             if current is None or current.fingerprint != fingerprint or current.dataset != access.dataset.uid:
                 self._keeper.adopt_draft()
-        except (ListingFailed, ForebayError, OSError) as error:
+        except (ListingFailed, ForebayError, OSError, sqlite3.Error) as error:
             self._failed(error)
             return
+        finally:
+            self._not_before = time.monotonic() + SUSPICION_COST * (time.monotonic() - start)
         self._checked_at = time.monotonic()
         self._problems, self._state = (), IndexState.READY
 
-    def _failed(self, error: ListingFailed | ForebayError | OSError) -> None:
+    def _failed(self, error: ListingFailed | ForebayError | OSError | sqlite3.Error) -> None:
         cause = error.cause if isinstance(error, ListingFailed) else error
         mount = error.mount if isinstance(error, ListingFailed) else ""
         if isinstance(cause, ForebayError):
@@ -128,9 +144,12 @@ class IndexRefresh:
         self._wanted = False
         client = ControlClient(builder.address, builder.control_port, self._access.token, timeout=10.0)
         try:
+            if self._suspected:
+                client.report_stale_index()
+                self._suspected = False
             if client.fetch_index(self._keeper.generation, self._keeper.draft) is not None:
                 self._keeper.adopt_draft()
-        except (ForebayError, OSError) as error:
+        except (ForebayError, OSError, sqlite3.Error) as error:
             # The builder tells its own problems; that it cannot be asked is the ring's matter.
             _log.debug("no index from the builder", builder=builder.id, error=str(error))
         self._problems = ()

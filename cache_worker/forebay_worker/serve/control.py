@@ -66,6 +66,7 @@ class ControlServer:
                 web.get(control.RING, self._get_ring),
                 web.get(control.STATUS, self._status),
                 web.get(control.INDEX, self._index),
+                web.post(control.INDEX, self._stale_index),
                 web.put(control.LOADS + "/{id}", self._put_load),
                 web.get(control.LOADS + "/{id}", self._get_load),
                 web.delete(control.LOADS + "/{id}", self._delete_load),
@@ -122,6 +123,10 @@ class ControlServer:
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = "application/octet-stream"
         return web.FileResponse(body, headers=headers)
+
+    async def _stale_index(self, _: web.Request) -> web.Response:
+        await asyncio.to_thread(self._worker.index_is_stale)
+        return web.Response(status=202)
 
     async def _put_load(self, request: web.Request) -> web.Response:
         load_id = request.match_info["id"]

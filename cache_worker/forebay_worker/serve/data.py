@@ -28,6 +28,7 @@ _HELLO_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
 _SEND_SECONDS = 30.0
 _BACKLOG = 256
+_ACCEPT_PAUSE = 0.1
 _TIMEVAL = struct.Struct("ll")
 
 _log = structlog.get_logger()
@@ -86,8 +87,13 @@ class DataServer:
         while True:
             try:
                 stream, _ = listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._stopping:
+                    return
+                # Out of descriptors, most likely: connections that end give some back.
+                _log.warning("no connection accepted", error=str(error))
+                time.sleep(_ACCEPT_PAUSE)
+                continue
             with self._lock:
                 self._connections.add(stream)
                 self._metrics.connections.set(len(self._connections))

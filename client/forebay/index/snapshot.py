@@ -38,7 +38,10 @@ CREATE TABLE entry (
 );
 CREATE TABLE about (document TEXT NOT NULL);
 """
-INDEXES = "CREATE UNIQUE INDEX by_name ON entry (parent, name); CREATE UNIQUE INDEX by_inode ON entry (inode);"
+INDEXES = (
+    "CREATE UNIQUE INDEX IF NOT EXISTS by_name ON entry (parent, name)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS by_inode ON entry (inode)",
+)
 
 _COLUMNS = "name, is_dir, size, mtime_ns, mount, key, version, inode"
 

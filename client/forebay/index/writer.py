@@ -59,7 +59,7 @@ class SnapshotWriter:
         path.unlink(missing_ok=True)
         self._path, self._origin = path, origin
         self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=OFF")
+        self._connection.execute("PRAGMA journal_mode=MEMORY")
         self._connection.execute("PRAGMA synchronous=OFF")
         self._connection.executescript(SCHEMA)
         self._connection.execute("BEGIN")
@@ -140,11 +140,26 @@ class SnapshotWriter:
             "mounts": [(spec.name, spec.path, spec.source) for spec in self._origin.mounts],
         }
         execute("INSERT INTO about VALUES (?)", (json.dumps(about),))
-        for statement in INDEXES.split(";"):
-            execute(statement)
+        try:
+            self._make_indexes()
+        except sqlite3.IntegrityError:
+            self._make_unique()
+            self._make_indexes()
         execute("COMMIT")
         self._connection.close()
         return self._fingerprint.hexdigest()
+
+    def _make_indexes(self) -> None:
+        for statement in INDEXES:
+            self._connection.execute(statement)
+
+    def _make_unique(self) -> None:
+        """Resolve what hardly ever happens: a store that lists a key twice, and two paths with one hash."""
+        execute = self._connection.execute
+        execute("DELETE FROM entry WHERE ordinal NOT IN (SELECT min(ordinal) FROM entry GROUP BY parent, name)")
+        twice = "SELECT max(ordinal) FROM entry WHERE is_dir = 0 GROUP BY inode HAVING count(*) > 1"
+        while execute(f"UPDATE entry SET inode = inode + 1 WHERE ordinal IN ({twice})").rowcount:  # noqa: S608
+            pass
 
     def abandon(self) -> None:
         """Close and remove the file."""

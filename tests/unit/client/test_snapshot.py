@@ -106,6 +106,14 @@ def test_threads_read_on_when_the_file_is_gone(snapshot: Snapshot, tmp_path: Pat
     assert None not in found
 
 
+def test_a_key_that_is_listed_twice_is_there_once(tmp_path: Path) -> None:
+    """As stores do whose pages overlap while objects change."""
+    snapshot, _ = build(tmp_path / "index", {"root": ["data/a", "data/b", "data/b"]})
+
+    assert [path for path, _ in snapshot.files()] == ["/a", "/b"]
+    assert snapshot.find("/b") is not None
+
+
 def test_something_else_is_refused(tmp_path: Path) -> None:
     """A file that is no snapshot."""
     (tmp_path / "other").write_bytes(b"nothing of the kind" * 1000)
