@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONPATH := $(CURDIR)/tests/support:$(CURDIR)/operator:$(CURDIR)/cache_worker:$(CURDIR)/client:$(CURDIR)/node:$(CURDIR)/protocol
 CLUSTER ?= local
+IMAGE ?=
+PUSH ?= yes
 PYTEST_ARGS ?=
 
 .PHONY: help demo down test lint unit cluster-test prove lock
@@ -10,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## the main job: a real cluster, a real bucket, and pods that read it (CLUSTER=existing: the current kubeconfig)
-	@$(PY) -m testkit.demo --cluster $(CLUSTER)
+	@$(PY) -m testkit.demo --cluster $(CLUSTER) --image "$(IMAGE)" --push $(PUSH)
 
 down: ## remove everything that demo and the tests started
 	@PYTHONPATH=$(CURDIR)/tests/support python3 -m testkit down

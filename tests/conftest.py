@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from testkit.proofs import FULL_VARIABLE, Proof
 
 

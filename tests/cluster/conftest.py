@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
-from testkit.store import Store
 
 from testkit import image, seeding
 from testkit.cluster import Cluster
 from testkit.image import Image
 from testkit.install import install
 from testkit.progress import Progress
+from testkit.store import Store
 from testkit.workspace import Bucket, Workspace
 
 TEST_BUCKET = "tests"

@@ -16,7 +16,7 @@ Seed = Callable[..., Seeded]
 
 def _reason(workspace: Workspace, kind: str, reason: str, timeout: float = 15) -> dict[str, Any]:
     """Wait for a condition with the reason, and for an event that says the same."""
-    found = eventually(
+    found: dict[str, Any] = eventually(
         lambda: [one for one in workspace.status(kind, "data").get("conditions", []) if one["reason"] == reason],
         timeout=timeout, what=f"{kind} shows {reason} (has {workspace.status(kind, 'data').get('conditions')})",
     )[0]  # fmt: skip

@@ -39,6 +39,7 @@ class Stage:
     data: Manifest
     link: str
     kubectl_hint: str
+    removal_hint: str
 
 
 def bucket_service(stage: Stage) -> list[dict[str, Any]]:
@@ -155,7 +156,7 @@ def summary(stage: Stage, rows: list[Row], load_seconds: float, elapsed: float) 
         f"  {stage.kubectl_hint} describe dataset demo -n {NAMESPACE}",
         f"  {stage.kubectl_hint} explain runtime.spec.tiers",
         f"  {stage.kubectl_hint} scale runtime/demo -n {NAMESPACE} --replicas=1",
-        "  make down",
+        f"  {stage.removal_hint}",
         "",
     ]
     return "\n".join(lines)
@@ -176,19 +177,27 @@ def show(stage: Stage, progress: Progress) -> None:
     print(summary(stage, rows, load_seconds, progress.elapsed), flush=True)
 
 
+def _stage(progress: Progress, options: argparse.Namespace) -> Stage:
+    """The stage that the options ask for."""
+    if options.cluster == "existing":
+        from testkit import existing
+
+        return existing.set_stage(progress, options.image, push=options.push == "yes")
+    from testkit import local
+
+    return local.set_stage(progress)
+
+
 def main(argv: list[str]) -> int:
     """Set the stage and show the main job; a failure says how to go on."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--cluster", choices=("local", "existing"), default="local")
     parser.add_argument("--image", default="", help="with an existing cluster: where to push the image, name:tag")
+    parser.add_argument("--push", choices=("yes", "no"), default="yes", help="no: the images are there already")
     options = parser.parse_args(argv[1:])
     progress = Progress()
-    if options.cluster == "existing":
-        from testkit.existing import set_stage
-    else:
-        from testkit.local import set_stage
     try:
-        show(set_stage(progress, options.image), progress)
+        show(_stage(progress, options), progress)
     except (RuntimeError, OSError) as error:
         sys.stderr.write(
             f"\nThe demo stopped: {error}\n`make demo` goes on from here; `make down` removes everything.\n"

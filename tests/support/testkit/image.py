@@ -11,7 +11,7 @@ from pathlib import Path
 from testkit import packages, pip_settings, rootfs
 from testkit.artifacts import locked
 from testkit.commands import run
-from testkit.progress import Progress
+from testkit.progress import Progress, silent
 from testkit.settings import cache_folder
 
 REPOSITORY = "forebay.local/forebay"
@@ -88,6 +88,12 @@ def _source_files(root: Path) -> Iterator[Path]:
             yield from sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
 
 
+def publish(archive: Path, name: str) -> None:
+    """Push an OCI archive to a registry, with the credentials that the user's container tools keep."""
+    packages.ensure_commands(packages.IMAGE_COMMANDS, silent())
+    Buildah(cache_folder() / "buildah").publish(archive, name)
+
+
 class Buildah:
     """Buildah with a store of its own in the cache: the machine's images stay out of it, and `down` finds no mounts."""
 
@@ -128,6 +134,11 @@ class Buildah:
             ]
         )
         fresh.rename(image.archive)
+
+    def publish(self, archive: Path, name: str) -> None:
+        """Push an archive's image to a registry."""
+        identity = self._run(["pull", "--quiet", f"oci-archive:{archive}"]).stdout.strip()
+        self._run(["push", "--quiet", identity, f"docker://{name}"])
 
     def remove(self, name: str) -> None:
         """Forget an image; its layers stay where others use them."""

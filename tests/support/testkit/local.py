@@ -9,7 +9,7 @@ from testkit.store import DEFAULT_MBIT, PORT, Store
 BUCKET = "demo"
 
 
-def set_stage(progress: Progress, _image: str) -> Stage:
+def set_stage(progress: Progress) -> Stage:
     """Bring up what is missing; what runs already is kept."""
     cluster = Cluster(progress=progress)
     cluster.up()
@@ -33,4 +33,5 @@ def set_stage(progress: Progress, _image: str) -> Stage:
         data=data,
         link=f"The store's link to the cluster is limited to {DEFAULT_MBIT / 1000:g} Gbit/s (htb).",
         kubectl_hint=hint,
+        removal_hint="make down",
     )

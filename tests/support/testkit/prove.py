@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from testkit import proofs
 
@@ -42,7 +43,9 @@ def run(question: str, test: str, source: str) -> proofs.Result:
             [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=0", test],
             cwd=proofs.ROOT, env={**os.environ, proofs.FULL_VARIABLE: str(kept)}, check=False,
         ).returncode  # fmt: skip
-        seen = json.loads(kept.read_text()) if kept.exists() else {"promise": "", "rounds": 0, "counts": {}}
+        seen: dict[str, Any] = {"promise": "", "rounds": 0, "counts": {}}
+        if kept.exists():
+            seen = json.loads(kept.read_text())
     return proofs.Result(
         question=question,
         promise=seen["promise"],

@@ -32,7 +32,7 @@ def _drain(path: str) -> int:
 
 def _digest(path: str) -> str:
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Reader:
