@@ -1,12 +1,11 @@
 """The composition of a worker: which part knows which."""
 
-import sqlite3
 import time
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from forebay_protocol.control import Problem, WorkerStatus
+from forebay_protocol.control import WorkerStatus
 from forebay_protocol.errors import SourceError
 from forebay_worker.access import Access, AccessWatcher
 from forebay_worker.index.keeper import IndexKeeper
@@ -60,7 +59,6 @@ class Worker:
             max_connections=settings.max_connections,
         )
         self._control = ControlServer(self)
-        self._store_problem: Problem | None = None
         self._stopping = False
         self.data_port = 0
         self.control_port = 0
@@ -99,15 +97,7 @@ class Worker:
         self._refresh.want()
 
     def _open_store(self, access: Access) -> None:
-        try:
-            store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics)
-        except (OSError, sqlite3.Error) as error:
-            self._store_problem = Problem(
-                reason="TierNotUsable", message=f"a tier cannot be opened ({error}); reads go through to the store"
-            )
-            _log.warning("tier cannot be opened", error=str(error))
-            return
-        self._store_problem = None
+        store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics)
         self.index.load(access.dataset.uid)
         self.shell.cache = Judged(store, self._appraiser.judge)
         self._appraiser.want()
@@ -159,7 +149,7 @@ class Worker:
             origin_bytes=self._origin.bytes,
             peer_bytes=self._peers.bytes,
             corrupt_chunks=0 if store is None else store.corrupt_chunks,
-            problems=tuple(one for one in (self.access.problem, self._store_problem) if one is not None),
+            problems=() if self.access.problem is None else (self.access.problem,),
         )
 
     def stop(self) -> None:

@@ -156,7 +156,7 @@ class CacheState:
 
     def _found(self, event: ev.Found) -> list[Instruction]:
         if event.key in self._chunks:
-            # A copy in a slower tier, left by a crash between two writes: the first one found stays.
+            # Fetched again while the tier was away: the copy that readers may have already stays.
             return []
         chunk = Chunk(event.key, event.tier, event.length, Phase.PRESENT, event.sums)
         self._enter(chunk)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from forebay_protocol.control import Problem, TierStatus
+from forebay_protocol.control import Problem
 from forebay_protocol.keys import ChunkKey, ObjectVersion
 from forebay_worker.settings import TierSettings
 from forebay_worker.store.catalogue import Catalogue
@@ -116,12 +116,6 @@ class StorageTier:
         room = Room(*self.files.room())
         self.problem = quota_problem(self.settings, room)
         return capacity_in_force(self.settings.quota, used, room)
-
-    def status(self, capacity: int, used: int) -> TierStatus:
-        """The tier as the worker's status shows it."""
-        return TierStatus(
-            medium=self.settings.medium, capacity_bytes=capacity, used_bytes=used, problem=self.problem
-        )  # fmt: skip
 
     def close(self) -> None:
         """Close the catalogue."""

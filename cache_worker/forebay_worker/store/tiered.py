@@ -4,6 +4,7 @@ The lock is held for decisions only, never during input or output. A lease pins 
 """
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from forebay_protocol.control import TierStatus
+from forebay_protocol.control import Problem, TierStatus
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
 from forebay_worker.core import events as ev
 from forebay_worker.core.instructions import Instruction, Remove, Wait, Write
@@ -26,6 +27,8 @@ _ROOM_PATIENCE = 5.0
 
 _FILE_BLOCK = 4096
 """What the file systems of tiers hand out at the least."""
+
+_NOT_OPEN = Problem(reason="TierNotUsable", message="the tier was not opened yet")
 
 _log = structlog.get_logger()
 
@@ -69,21 +72,52 @@ class ChunkStore:
     """Chunks of one dataset. Thread-safe."""
 
     def __init__(self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics) -> None:
-        """Open all tiers and take over what survived there; it is verified when it is first used."""
+        """Open all tiers and take over what survived there; it is verified when it is first used.
+
+        A tier that cannot be opened is left out, says so in its status, and is tried again with every ``measure``.
+        """
         self._metrics = metrics
-        self._tiers = [StorageTier(tier, dataset) for tier in tiers]
-        self._state = CacheState([Tier(tier.quota, tier.high, tier.low, _FILE_BLOCK) for tier in tiers])
+        self._settings = tiers
+        self._tiers: list[StorageTier | Problem] = [_NOT_OPEN for _ in tiers]
+        self._state = CacheState([Tier(0, tier.high, tier.low, _FILE_BLOCK) for tier in tiers])
         self._lock = threading.Lock()
         self._room_made = threading.Condition(self._lock)
         self._objects: dict[str, ObjectVersion] = {}
         self.dataset = dataset
         self.corrupt_chunks = 0
-        for number, tier in enumerate(self._tiers):
-            for one, index, length, sums in tier.recover():
-                key = ChunkKey(one.object_id, index)
-                self._objects[one.object_id] = one
-                self._state.handle(ev.Found(key, number, length, sums))
         self.measure()
+
+    def _tier(self, number: int) -> StorageTier:
+        """An open tier; the state places chunks in no other."""
+        tier = self._tiers[number]
+        assert isinstance(tier, StorageTier)
+        return tier
+
+    def _open(self, number: int) -> StorageTier | None:
+        settings = self._settings[number]
+        try:
+            tier = StorageTier(settings, self.dataset)
+            survivors = tier.recover()
+        except (OSError, sqlite3.Error) as error:
+            self._tiers[number] = Problem(
+                reason="TierNotUsable",
+                message=f"the {settings.medium} tier cannot be opened ({error}); it is not used; "
+                "let its volume be writable for the worker's user",
+            )
+            _log.warning("tier cannot be opened", medium=settings.medium, error=str(error))
+            return None
+        self._tiers[number] = tier
+        for one, index, length, sums in survivors:
+            key = ChunkKey(one.object_id, index)
+            with self._lock:
+                self._objects[one.object_id] = one
+                elsewhere = self._state.peek(key) is not None
+                self._state.handle(ev.Found(key, number, length, sums))
+            if elsewhere:
+                # Fetched again while this tier was away.
+                tier.forget(key)
+                tier.files.remove(key, length, lambda one=one: self._in_use(number, one.object_id))
+        return tier
 
     def lease(self, key: ChunkKey) -> Lease | None:
         """The chunk, verified since the start and pinned; None when it is not here."""
@@ -101,7 +135,7 @@ class ChunkStore:
         if chunk is None:
             return None, False
         try:
-            fd = self._tiers[chunk.tier].files.open(key.object_id)
+            fd = self._tier(chunk.tier).files.open(key.object_id)
         except OSError:
             self.damaged(key)
             self.apply(ev.Released(key))
@@ -134,7 +168,7 @@ class ChunkStore:
         """Look, without reading, whether the chunk's bytes are still in its file."""
         with self._lock:
             chunk = self._state.peek(key)
-        if chunk is not None and not self._tiers[chunk.tier].is_there(key, chunk.length):
+        if chunk is not None and not self._tier(chunk.tier).is_there(key, chunk.length):
             with self._lock:
                 still = self._state.peek(key) is chunk
             if still:
@@ -158,7 +192,7 @@ class ChunkStore:
             return False
         with self._lock:
             self._objects[one.object_id] = one
-        if not self._tiers[tier].write(one, number, data, sums):
+        if not self._tier(tier).write(one, number, data, sums):
             self.apply(ev.WriteFailed(key))
             self.measure()
             return False
@@ -192,7 +226,7 @@ class ChunkStore:
         return instructions
 
     def _remove(self, instruction: Remove) -> None:
-        key, tier = instruction.key, self._tiers[instruction.tier]
+        key, tier = instruction.key, self._tier(instruction.tier)
         tier.forget(key)
         try:
             tier.files.remove(key, instruction.length, lambda: self._in_use(instruction.tier, key.object_id))
@@ -237,12 +271,14 @@ class ChunkStore:
 
     def measure(self) -> None:
         """Look at the tiers' file systems and set the capacities in force."""
-        for number, tier in enumerate(self._tiers):
+        for number, settings in enumerate(self._settings):
+            known = self._tiers[number]
+            tier = known if isinstance(known, StorageTier) else self._open(number)
             with self._lock:
                 used = self._state.tiers[number].used
-            capacity = tier.measure(used)
+            capacity = 0 if tier is None else tier.measure(used)
             self.apply(ev.Resized(number, capacity))
-            self._metrics.tier_bytes(tier.settings.medium, used, capacity)
+            self._metrics.tier_bytes(settings.medium, used, capacity)
 
     @property
     def cached_bytes(self) -> int:
@@ -260,15 +296,24 @@ class ChunkStore:
 
     def medium(self, tier: int) -> str:
         """The name of a tier's medium."""
-        return self._tiers[tier].settings.medium
+        return self._settings[tier].medium
 
     def tier_statuses(self) -> tuple[TierStatus, ...]:
         """The tiers for the worker's status."""
         with self._lock:
             rooms = [(tier.capacity, tier.used) for tier in self._state.tiers]
-        return tuple(tier.status(*room) for tier, room in zip(self._tiers, rooms, strict=True))
+        return tuple(
+            TierStatus(
+                medium=settings.medium,
+                capacity_bytes=capacity,
+                used_bytes=used,
+                problem=tier.problem if isinstance(tier, StorageTier) else tier,
+            )
+            for settings, tier, (capacity, used) in zip(self._settings, self._tiers, rooms, strict=True)
+        )
 
     def close(self) -> None:
         """Close the catalogues."""
         for tier in self._tiers:
-            tier.close()
+            if isinstance(tier, StorageTier):
+                tier.close()

@@ -250,6 +250,28 @@ def test_a_catalogue_that_cannot_be_read_is_begun_anew(folder: Folder) -> None:
     assert put(store, BIG, 0)
 
 
+def test_a_tier_that_cannot_be_opened_is_left_out_until_it_can(tmp_path: Path) -> None:
+    """The other tier works meanwhile; what the first one held is found again when it is mended."""
+    first, second = (TierSettings(medium=name, path=tmp_path / name, quota=64 * MIB) for name in ("Memory", "SSD"))
+    store = ChunkStore((first, second), "uid", Metrics())
+    put(store, BIG, 0)
+    store.close()
+    first.path.rename(tmp_path / "away")
+    first.path.write_text("in the way")
+
+    store = ChunkStore((first, second), "uid", Metrics())
+    assert [tier.problem and tier.problem.reason for tier in store.tier_statuses()] == ["TierNotUsable", None]
+    assert put(store, small(1))
+    first.path.unlink()
+    (tmp_path / "away").rename(first.path)
+    store.measure()
+
+    assert [tier.problem for tier in store.tier_statuses()] == [None, None]
+    assert get(store, BIG, 0) == body(BIG, 0)
+    assert get(store, small(1)) == body(small(1), 0)
+    store.close()
+
+
 def test_many_threads_write_read_and_evict(folder: Folder) -> None:
     """Whatever is read is right, and the accounts are right in the end."""
     store = folder.open(quota=3 * MIB)
