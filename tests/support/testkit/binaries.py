@@ -92,7 +92,7 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
     """Get everything; takes no noticeable time when the cache holds it."""
     cache = cache or cache_folder()
     source = Sources(cache, progress)
-    return Binaries(
+    found = Binaries(
         kubernetes=complete_folder(
             cache / f"kubernetes-{KUBERNETES_VERSION}", KUBERNETES_COMMANDS, source.kubernetes, progress
         ),
@@ -103,6 +103,8 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
         / "coredns",
         minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio, progress) / "minio",
     )
+    GoBuilder.discard_caches(cache, progress)
+    return found
 
 
 def _distribution() -> str:
