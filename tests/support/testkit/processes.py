@@ -136,7 +136,7 @@ class ProcessTable:
         daemon.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": "/root",
+            "HOME": str(Path.home()),
             **daemon.environment,
             MARKER: self._name,
         }
