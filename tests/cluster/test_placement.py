@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from testkit.cluster import Cluster
+from testkit.image import Image
 from testkit.seeding import Seeded, big_objects
 from testkit.waiting import eventually
 from testkit.workspace import Workspace
@@ -43,16 +44,32 @@ def test_workers_spread_and_follow_the_datasets_nodes(workspace: Workspace) -> N
     workspace.wait("runtime", "data", timeout=120)
 
 
-def test_exclusive_workers_share_no_node(workspace: Workspace) -> None:
-    """A Dataset that came first keeps others away from its node; one that comes later waits until it is alone."""
-    workspace.apply(workspace.dataset("alone", placement="Exclusive"), workspace.runtime("alone", replicas=1))
-    workspace.wait("runtime", "alone")
-    taken = _nodes(workspace, "alone")
+def test_exclusive_workers_share_no_node(workspace: Workspace, cluster: Cluster, forebay: Image) -> None:
+    """On a node of its own, whoever came first keeps the other kind away; when it goes, the other comes."""
+    cluster.add_node("node-3", images=(forebay.archive,))
+    try:
+        place = _on("node-3")
+        alone = workspace.dataset("alone", placement="Exclusive", nodeAffinity=place)
+        shared = workspace.dataset("shared", nodeAffinity=place)
+        workspace.apply(alone, workspace.runtime("alone", replicas=1))
+        workspace.wait("runtime", "alone")
 
-    workspace.apply(workspace.dataset("shared"), workspace.runtime("shared", replicas=2))
-    workspace.wait("runtime", "shared")
-
-    assert set(_nodes(workspace, "shared")).isdisjoint(taken)
+        workspace.apply(shared, workspace.runtime("shared", replicas=1))
+        eventually(
+            lambda: workspace.condition("runtime", "shared", "Ready").get("reason"),
+            timeout=30, what="the shared worker finds no place", until=lambda reason: reason == "WorkersUnschedulable",
+        )  # fmt: skip
+        cluster.kubectl("delete", "runtime", "alone", "-n", workspace.namespace, "--wait=false")
+        workspace.wait("runtime", "shared")
+        workspace.apply(workspace.runtime("alone", replicas=1))
+        eventually(
+            lambda: workspace.condition("runtime", "alone", "Ready").get("reason"),
+            timeout=30, what="the exclusive worker waits", until=lambda reason: reason == "WorkersUnschedulable",
+        )  # fmt: skip
+        cluster.kubectl("delete", "runtime,dataset", "--all", "-n", workspace.namespace, timeout=60)
+        eventually(lambda: workspace.find("pods"), timeout=60, what="the node is empty", until=lambda pods: not pods)
+    finally:
+        cluster.remove_node("node-3")
 
 
 def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster, seed: Seed) -> None:
@@ -87,6 +104,53 @@ def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster,
     metrics = workspace.metrics(victim)
     fetched = sum(value for name, value in metrics.items() if name.startswith("forebay_worker_origin_bytes"))
     assert fetched == 0
+
+
+def test_claim_tier_is_warm_after_its_pod_and_gone_with_its_runtime(
+    workspace: Workspace, cluster: Cluster, seed: Seed
+) -> None:
+    """A tier in a PersistentVolumeClaim: the next pod has the chunks again, and the claim goes with the Runtime."""
+    seeded = seed(big_objects(count=2, size=9 << 20))
+    folder, name = "/var/lib/forebay/test-claim", f"{workspace.namespace}-tier"
+    cluster.nodes["node-1"].run(["mkdir", "-p", folder])
+    term = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-1"]}
+    disk = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "256Mi"},
+            "storageClassName": name,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": {"path": folder},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}},
+        },
+    }
+    workspace.apply(disk)
+    claim = {"volumeClaimTemplate": {"storage": "256Mi", "storageClassName": name}}
+    tiers = [{"medium": "SSD", "quota": "128Mi", "volume": claim}]
+    workspace.apply(
+        workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=tiers), workspace.dataload()
+    )
+    workspace.wait("dataload", "load", "Complete", timeout=120)
+
+    victim = workspace.workers()[0]["metadata"]["name"]
+    cluster.kubectl("delete", "pod", victim, "-n", workspace.namespace, "--wait", timeout=90)
+    eventually(
+        lambda: workspace.status("dataset", "data").get("cachedPercent"), timeout=90, what="the cache is warm again",
+        until=lambda percent: percent == 100,
+    )  # fmt: skip
+    metrics = workspace.metrics(victim)
+    assert sum(value for series, value in metrics.items() if series.startswith("forebay_worker_origin_bytes")) == 0
+
+    cluster.kubectl("delete", "runtime", "data", "-n", workspace.namespace, "--wait=false")
+    eventually(
+        lambda: [one["metadata"]["name"] for one in workspace.find("pvc") if one["metadata"]["name"] != "data"],
+        timeout=90, what="the tier's claim is gone", until=lambda claims: not claims,
+    )  # fmt: skip
+    cluster.kubectl("delete", "pv", name)
+    cluster.nodes["node-1"].run(["rm", "-rf", folder])
 
 
 def test_layout_changes_without_a_restart(workspace: Workspace, seed: Seed) -> None:
