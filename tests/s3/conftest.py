@@ -17,9 +17,10 @@ from forebay_protocol.dataset import Credentials
 from testkit import binaries
 from testkit.buckets import Bucket
 from testkit.progress import Progress
+from testkit.sample_cluster import OBJECTS, Make, document
 from testkit.store_proxy import StoreProxy
 from testkit.waiting import eventually
-from testkit.worker_processes import free_port
+from testkit.worker_processes import WorkerCluster, free_port
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -112,3 +113,22 @@ def proxy(minio: str) -> Iterator[StoreProxy]:
 def keys() -> Credentials:
     """The owner's credentials."""
     return KEYS
+
+
+@pytest.fixture
+def make(bucket: Bucket, proxy: StoreProxy, keys: Credentials, tmp_path: Path) -> Iterator[Make]:
+    """Makes clusters over OBJECTS and ends them."""
+    bucket.put(OBJECTS)
+    made: list[WorkerCluster] = []
+
+    def build(refresh: float | None = 2.0, **options: object) -> WorkerCluster:
+        folder = tmp_path / f"cluster{len(made)}"
+        folder.mkdir()
+        made.append(
+            WorkerCluster(folder, document(bucket, proxy.url, refresh), {"data": keys}, **options)  # type: ignore[arg-type]
+        )
+        return made[-1]
+
+    yield build
+    for cluster in made:
+        cluster.__exit__()

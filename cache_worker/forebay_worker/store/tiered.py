@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -51,6 +52,7 @@ class Lease:
     def __init__(self, store: "ChunkStore", chunk: Chunk, fd: int) -> None:
         """Takes over the pin and the descriptor."""
         self._store = store
+        self._chunk = chunk
         self.key = chunk.key
         self.fd = fd
         self.tier = chunk.tier
@@ -65,7 +67,7 @@ class Lease:
 
     def damaged(self) -> None:
         """Say that the bytes are not what they should be."""
-        self._store.damaged(self.key)
+        self._store.damaged(self._chunk)
 
 
 class ChunkStore:
@@ -116,7 +118,7 @@ class ChunkStore:
             if elsewhere:
                 # Fetched again while this tier was away.
                 tier.forget(key)
-                tier.files.remove(key, length, lambda one=one: self._in_use(number, one.object_id))
+                tier.files.remove(key, length, partial(self._in_use, number, one.object_id))
         return tier
 
     def lease(self, key: ChunkKey) -> Lease | None:
@@ -137,7 +139,7 @@ class ChunkStore:
         try:
             fd = self._tier(chunk.tier).files.open(key.object_id)
         except OSError:
-            self.damaged(key)
+            self.damaged(chunk)
             self.apply(ev.Released(key))
             return None, False
         return Lease(self, chunk, fd), verified
@@ -150,7 +152,7 @@ class ChunkStore:
         if len(data) == lease.length and block_sums(memoryview(data)) == lease.sums:
             self.apply(ev.Verified(lease.key))
             return True
-        self.damaged(lease.key)
+        lease.damaged()
         return False
 
     def check(self, key: ChunkKey) -> int:
@@ -169,20 +171,21 @@ class ChunkStore:
         with self._lock:
             chunk = self._state.peek(key)
         if chunk is not None and not self._tier(chunk.tier).is_there(key, chunk.length):
-            with self._lock:
-                still = self._state.peek(key) is chunk
-            if still:
-                self.damaged(key)
+            self.damaged(chunk)
 
-    def damaged(self, key: ChunkKey) -> None:
-        """Never serve this chunk again; it is removed when its last reader is done."""
+    def damaged(self, chunk: Chunk) -> None:
+        """Never serve this chunk again; it is removed when its last reader is done.
+
+        The verdict is about this very copy: by now another one may be in its place.
+        """
         with self._lock:
-            known = self._state.peek(key) is not None
-            self.corrupt_chunks += known
-        if known:
-            self._metrics.corrupt_chunks.inc()
-            _log.warning("chunk damaged or gone", object=key.object_id, chunk=key.number)
-            self.apply(ev.Damaged(key))
+            if self._state.peek(chunk.key) is not chunk:
+                return
+            self.corrupt_chunks += 1
+            instructions = self._state.handle(ev.Damaged(chunk.key))
+        self._metrics.corrupt_chunks.inc()
+        _log.warning("chunk damaged or gone", object=chunk.key.object_id, chunk=chunk.key.number)
+        self._carry_out(instructions)
 
     def put(self, one: ObjectVersion, number: int, data: memoryview, sums: bytes, judge: Judge) -> bool:
         """Keep a chunk; False when it is not kept, because there is no room or the disk refuses."""
@@ -220,10 +223,13 @@ class ChunkStore:
             before = self._state.evictions
             instructions = self._state.handle(event)
             self._metrics.evictions.inc(self._state.evictions - before)
+        self._carry_out(instructions)
+        return instructions
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Remove):
                 self._remove(instruction)
-        return instructions
 
     def _remove(self, instruction: Remove) -> None:
         key, tier = instruction.key, self._tier(instruction.tier)

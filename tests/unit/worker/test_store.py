@@ -207,7 +207,10 @@ def test_the_file_goes_with_its_last_chunk(folder: Folder) -> None:
     put(store, BIG, 1)
     for number in range(2):
         assert folder.file(BIG).exists()
-        store.damaged(ChunkKey(BIG.object_id, number))
+        lease = store.lease(ChunkKey(BIG.object_id, number))
+        assert lease is not None
+        lease.damaged()
+        lease.release()
 
     assert not folder.file(BIG).exists()
 
@@ -219,9 +222,11 @@ def test_a_chunk_in_use_is_not_taken_away(folder: Folder) -> None:
     lease = store.lease(ChunkKey(BIG.object_id, 0))
     assert lease is not None
 
-    store.damaged(lease.key)
+    lease.damaged()
+    lease.damaged()
 
     assert store.lease(lease.key) is None
+    assert store.corrupt_chunks == 1
     assert os.pread(lease.fd, 10, 0) == body(BIG, 0)[:10]
     lease.release()
     assert store.held_bytes == 0
