@@ -102,7 +102,7 @@ def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster,
         until=lambda percent: percent == 100,
     )  # fmt: skip
     metrics = workspace.metrics(victim)
-    fetched = sum(value for name, value in metrics.items() if name.startswith("forebay_worker_origin_bytes"))
+    fetched = sum(value for name, value in metrics.items() if name.startswith("forebay_worker_origin_bytes_total"))
     assert fetched == 0
 
 
@@ -142,7 +142,7 @@ def test_claim_tier_is_warm_after_its_pod_and_gone_with_its_runtime(
         until=lambda percent: percent == 100,
     )  # fmt: skip
     metrics = workspace.metrics(victim)
-    assert sum(value for series, value in metrics.items() if series.startswith("forebay_worker_origin_bytes")) == 0
+    assert sum(value for series, value in metrics.items() if series.startswith("forebay_worker_origin_bytes_total")) == 0
 
     cluster.kubectl("delete", "runtime", "data", "-n", workspace.namespace, "--wait=false")
     eventually(
