@@ -149,7 +149,7 @@ class Worker:
             origin_bytes=self._origin.bytes,
             peer_bytes=self._peers.bytes,
             corrupt_chunks=0 if store is None else store.corrupt_chunks,
-            problems=() if self.access.problem is None else (self.access.problem,),
+            problems=(*(() if self.access.problem is None else (self.access.problem,)), *self._origin.problems),
         )
 
     def stop(self) -> None:

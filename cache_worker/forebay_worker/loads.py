@@ -8,7 +8,7 @@ plan. Requests survive restarts.
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -244,5 +244,5 @@ def _settle(flight: Future[Fetched], failures: dict[str, str]) -> None:
         flight.result(2 * PATIENCE)
     except ForebayError as error:
         failures[error.reason] = error.message
-    except TimeoutError:
+    except (TimeoutError, CancelledError):
         failures["TimedOut"] = "a chunk did not arrive in time"

@@ -3,8 +3,9 @@
 import threading
 
 from forebay.source import Source, open_source, parse_source
+from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
-from forebay_protocol.errors import InvalidRequest, Overloaded
+from forebay_protocol.errors import InvalidRequest, ObjectChanged, ObjectMissing, Overloaded, SourceError
 from forebay_protocol.keys import ObjectVersion
 from forebay_worker.access import Access
 from forebay_worker.metrics import Metrics
@@ -18,6 +19,7 @@ class Origin:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._sources: dict[str, tuple[Source | InvalidRequest, str]] = {}
+        self._problems: dict[str, Problem] = {}
         self.bytes = 0
 
     def change(self, access: Access) -> None:
@@ -25,6 +27,7 @@ class Origin:
         opened = {mount.name: _open(mount, access) for mount in access.dataset.mounts}
         with self._lock:
             self._sources = opened
+            self._problems.clear()
 
     def source(self, mount: str) -> Source:
         """A mount's store."""
@@ -46,10 +49,42 @@ class Origin:
         source, prefix = self._of(one.mount)
         if not one.key.startswith(prefix):
             raise InvalidRequest("the key lies outside of its mount")
-        source.read_into(one.key, one.version, one.size, offset, buffer)
+        try:
+            source.read_into(one.key, one.version, one.size, offset, buffer)
+        except SourceError as error:
+            self._note(one.mount, None if isinstance(error, ObjectMissing | ObjectChanged) else error)
+            raise
+        self._note(one.mount, None)
         self._metrics.origin_bytes.inc(len(buffer))
         with self._lock:
             self.bytes += len(buffer)
+
+    def _note(self, mount: str, error: SourceError | None) -> None:
+        """Remember what the store said last; an answer about one object shows that it works."""
+        with self._lock:
+            if error is None:
+                self._problems.pop(mount, None)
+            else:
+                self._problems[mount] = Problem(reason=error.reason, message=error.message, mount=mount)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The mounts whose store failed the last read."""
+        with self._lock:
+            return tuple(self._problems.values())
+
+    def probe_failing(self) -> None:
+        """Ask the stores that failed whether they work again: it may take long until somebody reads from them."""
+        for problem in self.problems:
+            try:
+                self.source(problem.mount).probe()
+            except SourceError as error:
+                self._note(problem.mount, error)
+            except (InvalidRequest, Overloaded):
+                # The mount is gone or cannot be opened: whoever lists tells that.
+                self._note(problem.mount, None)
+            else:
+                self._note(problem.mount, None)
 
     def close(self) -> None:
         """Close all connections."""

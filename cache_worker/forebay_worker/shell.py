@@ -9,7 +9,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +106,8 @@ class ChunkShell:
             return self.fetch(one, number, flags).result(PATIENCE)
         except FutureTimeout:
             raise SourceUnavailable(f"the chunk did not arrive within {PATIENCE:.0f} s; try again") from None
+        except CancelledError:
+            raise WorkerUnavailable("this worker stops; ask another one") from None
         except SourceError as error:
             self.on_source_error(error)
             raise

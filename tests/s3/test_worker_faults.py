@@ -20,7 +20,7 @@ from forebay.source import Source, open_source
 from forebay_protocol import control
 from forebay_protocol.control import IndexState, WorkerStatus
 from forebay_protocol.dataset import Credentials
-from forebay_protocol.errors import ForebayError
+from forebay_protocol.errors import ForebayError, SourceUnavailable
 from forebay_protocol.keys import CHUNK_SIZE, ObjectVersion, Span
 from testkit.buckets import Bucket
 from testkit.sample_cluster import OBJECTS, TOTAL, Make, read_all, versions
@@ -135,6 +135,21 @@ def test_a_store_that_is_down_is_told_and_cached_bytes_go_on(make: Make, proxy: 
     read_all(cluster, snapshot)
     proxy.break_answers(None)
     eventually(lambda: not worker.status().index.problems, timeout=10, what="the problem is gone")
+
+
+def test_a_failing_store_is_told_without_a_listing(make: Make, proxy: StoreProxy) -> None:
+    """With refresh Never the reads are what notices; the problem goes without a further read."""
+    cluster = make(refresh=None).start(1)
+    snapshot = cluster.wait_for_index()
+    worker = cluster.workers[0]
+    proxy.break_answers(_unavailable)
+
+    with pytest.raises(SourceUnavailable):
+        worker.read(versions(snapshot)["model/one chunk"])
+
+    assert [(one.reason, one.mount) for one in worker.status().problems] == [("EndpointUnreachable", "data")]
+    proxy.break_answers(None)
+    eventually(lambda: not worker.status().problems, timeout=10, what="the problem is gone")
 
 
 def test_a_quota_above_the_disk_is_told_and_clipped(make: Make) -> None:

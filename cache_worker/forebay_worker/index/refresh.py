@@ -88,6 +88,7 @@ class IndexRefresh:
     def _turn(self) -> float:
         """Do what is due; returns the seconds until the next look."""
         access, builder = self._access.current, self._membership.builder()
+        self._origin.probe_failing()
         if access is None or builder is None:
             return LEAST_SECONDS
         if builder.id != self._membership.id:

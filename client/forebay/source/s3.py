@@ -33,6 +33,9 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 3
 _READ_SECONDS = 10
 _ATTEMPTS = 3
+_RETRY_SECONDS = 5
+"""No further attempt begins after that: whoever waits has other places to ask, or a problem to report."""
+
 _CONNECTIONS = 32
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _UNKNOWN_KEYS = {
@@ -113,11 +116,12 @@ class S3Source:
         self._client.close()
 
     def _retried(self, attempt: Callable[[], T]) -> T:
+        last_start = time.monotonic() + _RETRY_SECONDS
         for left in reversed(range(_ATTEMPTS)):
             try:
                 return attempt()
             except (SourceUnavailable, SourceInvalid) as error:
-                if not left or not error.retryable:
+                if not left or not error.retryable or time.monotonic() > last_start:
                     raise
                 time.sleep(random.uniform(0.05, 0.2) * (_ATTEMPTS - left))  # noqa: S311 - jitter is no secret
         raise AssertionError("unreachable: the last attempt returns or raises")
