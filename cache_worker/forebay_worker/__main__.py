@@ -1,5 +1,6 @@
 """``python -m forebay_worker``: run one cache worker until SIGTERM or SIGINT."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -11,6 +12,9 @@ from structlog.typing import Processor
 
 from forebay_worker.app import ESSENTIAL_THREADS, Worker
 from forebay_worker.settings import parse
+
+_M_MMAP_THRESHOLD = -3
+_LARGE = 128 * 1024
 
 
 def _log_json_to_stderr() -> None:
@@ -48,10 +52,18 @@ def _on_thread_error(arguments: threading.ExceptHookArgs) -> None:
         os._exit(70)
 
 
+def _give_large_buffers_back() -> None:
+    """Let the C library return a chunk's buffer to the system when it is freed, rather than keep it per thread."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
 def main() -> None:
     """Start, wait for a signal, stop."""
     settings = parse(sys.argv[1:])
     _log_json_to_stderr()
+    _give_large_buffers_back()
     # Sorting an index of a million objects needs more room than a pod's /tmp has.
     os.environ["SQLITE_TMPDIR"] = str(settings.state_dir)
     threading.excepthook = _on_thread_error

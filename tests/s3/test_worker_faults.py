@@ -230,7 +230,7 @@ def test_memory_stays_within_bounds_while_many_read_cold(make: Make, bucket: Buc
         assert all(pool.map(read, range(32)))
 
     # The peak holds the chunks, the copies that the library makes of them, and the stacks of the threads.
-    assert worker.resident_bytes(peak=True) - idle < 120 * MIB
+    assert worker.resident_bytes(peak=True) - idle < 80 * MIB
 
 
 def _at_random(seed: int) -> Fault:
