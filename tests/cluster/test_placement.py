@@ -39,7 +39,7 @@ def test_workers_spread_and_follow_the_datasets_nodes(workspace: Workspace) -> N
         workspace.apply(workspace.dataset(nodeAffinity=_on(node)))
         eventually(
             lambda: _nodes(workspace), timeout=120, what=f"both workers are on {node}",
-            until=lambda nodes, node=node: nodes == [node, node],
+            until=[node, node].__eq__,
         )  # fmt: skip
     workspace.wait("runtime", "data", timeout=120)
 
@@ -142,7 +142,9 @@ def test_claim_tier_is_warm_after_its_pod_and_gone_with_its_runtime(
         until=lambda percent: percent == 100,
     )  # fmt: skip
     metrics = workspace.metrics(victim)
-    assert sum(value for series, value in metrics.items() if series.startswith("forebay_worker_origin_bytes_total")) == 0
+    assert (
+        sum(value for series, value in metrics.items() if series.startswith("forebay_worker_origin_bytes_total")) == 0
+    )
 
     cluster.kubectl("delete", "runtime", "data", "-n", workspace.namespace, "--wait=false")
     eventually(
