@@ -1,6 +1,7 @@
 """The ring that a Runtime's pods ask for, as a step from the one that is published."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
 from forebay_operator.model.runtime import Runtime, WorkerRow
 from forebay_operator.reconcile.pods import WorkerPod
@@ -8,8 +9,17 @@ from forebay_protocol.control import WorkerStatus
 from forebay_protocol.ring import Layout, Member, MemberState, Ring
 from forebay_protocol.volume import CONTROL_PORT, DATA_PORT
 
+LOST_AFTER = timedelta(seconds=30)
+"""How long a worker may be silent and not ready before others get its share: moving it costs fetching it anew."""
 
-def _member(pod: WorkerPod, capacity: int) -> Member:
+
+def _lost(pod: WorkerPod, reports: Mapping[str, WorkerStatus], now: datetime) -> bool:
+    """Whether neither the kubelet nor the worker itself has been heard for so long that its node is probably gone."""
+    silent = not pod.ready and pod.name not in reports
+    return silent and pod.unready_since is not None and now - pod.unready_since > LOST_AFTER
+
+
+def _member(pod: WorkerPod, capacity: int, *, active: bool) -> Member:
     return Member(
         id=pod.name,
         address=pod.address,
@@ -17,8 +27,8 @@ def _member(pod: WorkerPod, capacity: int) -> Member:
         control_port=CONTROL_PORT,
         node=pod.node,
         pod_uid=pod.uid,
-        # A pod whose process is not running owns nothing: its share would only cost readers a timeout.
-        state=MemberState.ACTIVE if pod.running else MemberState.JOINING,
+        # A worker that cannot answer owns nothing: its share would only cost readers a timeout.
+        state=MemberState.ACTIVE if active else MemberState.JOINING,
         capacity=capacity,
     )
 
@@ -47,7 +57,7 @@ def published(runtime: Runtime) -> Ring:
     )
 
 
-def wanted(runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, WorkerStatus]) -> Ring:
+def wanted(runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, WorkerStatus], now: datetime) -> Ring:
     """The ring for these pods: the published one when nothing has changed, else one of a higher epoch.
 
     Members that stay keep their order, for the first one holds the index; an epoch is never below one that a
@@ -58,7 +68,7 @@ def wanted(runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, Wo
     place = {member.pod_uid: position for position, member in enumerate(former.members)}
     candidates = [pod for pod in pods if pod.address and not pod.deleting]
     candidates.sort(key=lambda pod: (place.get(pod.uid, len(place)), pod.ordinal))
-    members = tuple(_member(pod, capacity) for pod in candidates)
+    members = tuple(_member(pod, capacity, active=pod.running and not _lost(pod, reports, now)) for pod in candidates)
     layout = Layout(runtime.spec.layout)
     reported = max((report.epoch for report in reports.values()), default=0)
     if (former.layout, former.members) == (layout, members) and former.epoch >= reported:

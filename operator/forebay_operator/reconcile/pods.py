@@ -1,6 +1,7 @@
 """What a worker's pod says about itself, and why it does not serve yet."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from forebay_operator.desired.worker_set import CONTAINER
@@ -25,6 +26,7 @@ class WorkerPod:
     node: str
     running: bool
     ready: bool
+    unready_since: datetime | None
     deleting: bool
     dataset_uid: str
     access_revision: str
@@ -75,6 +77,8 @@ def _trouble(name: str, status: dict[str, Any]) -> Trouble | None:
 def read(raw: dict[str, Any]) -> WorkerPod:
     """The facts of a pod as the API server shows it."""
     metadata, status = raw["metadata"], raw.get("status", {})
+    ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {"status": "False"})
+    since = ready.get("lastTransitionTime")
     containers = {container["name"]: container for container in status.get("containerStatuses", ())}
     return WorkerPod(
         name=metadata["name"],
@@ -82,7 +86,8 @@ def read(raw: dict[str, Any]) -> WorkerPod:
         address=status.get("podIP", ""),
         node=raw.get("spec", {}).get("nodeName", ""),
         running="running" in containers.get(CONTAINER, {}).get("state", {}),
-        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())),
+        ready=ready["status"] == "True",
+        unready_since=datetime.fromisoformat(since) if since and ready["status"] != "True" else None,
         deleting="deletionTimestamp" in metadata,
         dataset_uid=metadata.get("labels", {}).get(meta.LABEL_DATASET_UID, ""),
         access_revision=metadata.get("annotations", {}).get(meta.ANNOTATION_ACCESS_REVISION, ""),

@@ -48,7 +48,7 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
         return Plan()
     dataset = seen.dataset
     pods = tuple(pod for pod in seen.pods if dataset is not None and pod.dataset_uid == dataset.metadata.uid)
-    ring = membership.wanted(seen.runtime, pods, seen.reports)
+    ring = membership.wanted(seen.runtime, pods, seen.reports, now)
     verdicts = _verdicts(seen, pods, ring)
     status = _status(seen, pods, ring, verdicts, now)
     behind = tuple(
