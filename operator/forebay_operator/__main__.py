@@ -18,6 +18,7 @@ from forebay_operator.kube.client import Client, connect, image_of
 from forebay_operator.kube.errors import KubeError
 from forebay_operator.kube.lease import Lease
 from forebay_operator.kube.lists import synchronise
+from forebay_operator.metrics import LEADING
 from forebay_operator.queue import KeyQueue
 from forebay_operator.settings import Settings, from_environment
 from forebay_operator.workers.client import WorkersClient
@@ -37,6 +38,7 @@ async def _lead(client: Client, lease: Lease, settings: Settings, stop: asyncio.
     reconciler = Reconciler(client, app, Fleet(workers), settings)
     reconciler.enqueue_all()
     work = asyncio.create_task(reconciler.run())
+    LEADING.set(1)
     others = [asyncio.create_task(part) for part in (stop.wait(), lease.keep(), _watch(app, settings, stop))]
     await asyncio.wait([work, *others], return_when=asyncio.FIRST_COMPLETED)
     for task in (work, *others):
@@ -45,6 +47,7 @@ async def _lead(client: Client, lease: Lease, settings: Settings, stop: asyncio.
     # Nothing writes any more before another one may lead.
     work.cancel()
     await asyncio.wait([work])
+    LEADING.set(0)
     await lease.release()
     await workers.close()
     return 0 if stop.is_set() else 1

@@ -15,6 +15,7 @@ from forebay_operator.kube.errors import KubeError, NotLeader
 from forebay_operator.kube.execute import Executor
 from forebay_operator.kube.lists import synchronise
 from forebay_operator.kube.observe import Observer, sample
+from forebay_operator.metrics import PASS_SECONDS, PASSES
 from forebay_operator.model.dataload import DataLoad
 from forebay_operator.queue import Key, KeyQueue
 from forebay_operator.reconcile import dataload as loads
@@ -78,8 +79,10 @@ class Reconciler:
         while True:
             key = await self._queue.take()
             try:
-                delay = await self._passes[key.kind](key)
+                with PASS_SECONDS.labels(key.kind).time():
+                    delay = await self._passes[key.kind](key)
                 self._failures.pop(key, None)
+                PASSES.labels(key.kind, "ok").inc()
             except KubeError as error:
                 delay = self._backoff(key)
                 _log.warning("pass failed", **key._asdict(), problem=str(error), retry_after=delay)
@@ -94,6 +97,7 @@ class Reconciler:
                 self._queue.add_later(key, delay)
 
     def _backoff(self, key: Key) -> float:
+        PASSES.labels(key.kind, "error").inc()
         self._failures[key] += 1
         return min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._failures[key], 10))
 

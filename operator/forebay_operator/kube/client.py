@@ -10,6 +10,7 @@ from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config
 
 from forebay_operator.kube.errors import KubeError, NotLeader, from_response
+from forebay_operator.metrics import WRITES
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -54,6 +55,7 @@ class Client:
         """Change something; NotLeader when we must not any more."""
         if not self._may_write():
             raise NotLeader("the Lease is lost")
+        WRITES.labels(method).inc()
         return await self.send(method, path, body=body, content=content, query=query)
 
     async def send(
