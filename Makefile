@@ -7,7 +7,7 @@ IMAGE ?=
 PUSH ?= yes
 PYTEST_ARGS ?=
 
-.PHONY: help demo down test lint unit cluster-test prove lock
+.PHONY: help demo down test fetch lint unit cluster-test prove lock
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -17,8 +17,11 @@ demo: .venv/ready ## the main job: a real cluster, a real bucket, and pods that 
 down: ## remove everything that demo and the tests started
 	@PYTHONPATH=$(CURDIR)/tests/support python3 -m testkit down
 
-test: lint ## all tests: lint, types, import layers, unit, golden, real S3, real FUSE, real cluster
+test: lint fetch ## all tests: lint, types, import layers, unit, golden, real S3, real FUSE, real cluster
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+fetch: .venv/ready ## get the cluster's programs and the image into the cache (minutes, once)
+	@$(PY) -m testkit fetch
 
 lint: .venv/ready ## formatting, style, types, import layers
 	.venv/bin/ruff format --check .
@@ -29,7 +32,7 @@ lint: .venv/ready ## formatting, style, types, import layers
 unit: .venv/ready ## only the tests that need neither root nor a cluster
 	$(PY) -m pytest -m "not cluster and not fuse and not s3" $(PYTEST_ARGS)
 
-cluster-test: .venv/ready ## only the tests on the real cluster
+cluster-test: fetch ## only the tests on the real cluster
 	$(PY) -m pytest -m cluster $(PYTEST_ARGS)
 
 prove: .venv/ready ## the long proofs at full size, resumable; results in docs/RELIABILITY.md (QUESTION=name: only that one)

@@ -3,10 +3,12 @@
 import os
 import sys
 
+from testkit import binaries, image, packages
 from testkit.cluster import Cluster
 from testkit.progress import Progress
 
 USAGE = """usage: python -m testkit COMMAND
+  fetch               get every program and the image of the working tree into the cache
   up                  start the cluster, or whatever of it does not run
   down                remove everything, and say so
   status              what runs
@@ -20,6 +22,10 @@ def main(arguments: list[str]) -> int:
     """Run one command; return the exit code."""
     cluster = Cluster(progress=Progress())
     match arguments:
+        case ["fetch"]:
+            packages.ensure_commands(packages.COMMANDS, cluster.progress)
+            binaries.fetch(cluster.progress)
+            image.build(cluster.progress)
         case ["up"]:
             cluster.up()
             print(f"export KUBECONFIG={cluster.kubeconfig}")
