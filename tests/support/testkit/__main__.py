@@ -23,9 +23,7 @@ def main(arguments: list[str]) -> int:
     cluster = Cluster(progress=Progress())
     match arguments:
         case ["fetch"]:
-            packages.ensure_commands(packages.COMMANDS, cluster.progress)
-            binaries.fetch(cluster.progress)
-            image.build(cluster.progress)
+            _fetch(cluster.progress)
         case ["up"]:
             cluster.up()
             print(f"export KUBECONFIG={cluster.kubeconfig}")
@@ -50,6 +48,16 @@ def main(arguments: list[str]) -> int:
             print(USAGE, file=sys.stderr)
             return 2
     return 0
+
+
+def _fetch(progress: Progress) -> None:
+    """Fill the cache; without root there is nothing that could use it."""
+    if os.geteuid() != 0:
+        progress.say("not root: nothing is fetched, and the tests that need a cluster will be reported as not run")
+        return
+    packages.ensure_commands(packages.COMMANDS, progress)
+    binaries.fetch(progress)
+    image.build(progress)
 
 
 def _down(cluster: Cluster) -> int:
