@@ -54,9 +54,10 @@ class Scrub:
             if self._stop.is_set():
                 return
         # After a start the first thing that status waits for is that the old chunks are verified.
-        for key in store.unverified():
-            self._verify(store, key)
-        if not self._queue:
+        fresh = list(store.unverified())
+        if fresh:
+            self._queue = deque(fresh)
+        elif not self._queue:
             self._queue.extend(store.present())
         while self._queue and time.monotonic() < end and not self._stop.is_set():
             self._verify(store, self._queue.popleft())
