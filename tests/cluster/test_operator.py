@@ -2,13 +2,16 @@
 
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from testkit.cluster import Cluster
+from testkit.image import Image
 from testkit.install import OPERATOR_NAMESPACE
+from testkit.seeding import Seeded, big_objects
 from testkit.waiting import eventually
 from testkit.workspace import Workspace
 
@@ -97,3 +100,31 @@ def test_the_other_operator_takes_over(workspace: Workspace, cluster: Cluster) -
     assert time.monotonic() - begun < 20
     assert _leader(cluster) != former
     assert int(_lease(cluster)["leaseTransitions"]) == transitions + 1
+
+
+@pytest.mark.timeout(400)
+def test_a_dead_node_gives_up_its_share(
+    workspace: Workspace, cluster: Cluster, forebay: Image, seed: Callable[..., Seeded]
+) -> None:
+    """A node dies without a word: its worker's chunks get another owner, and a load completes without it."""
+    seeded = seed(big_objects(count=3, size=5 << 20))
+    cluster.add_node("node-3", images=(forebay.archive,))
+    try:
+        requirement = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-2", "node-3"]}
+        place = {"required": {"nodeSelectorTerms": [{"matchExpressions": [requirement]}]}}
+        workspace.apply(workspace.dataset(prefix=seeded.prefix, nodeAffinity=place), workspace.runtime())
+        workspace.wait("runtime", "data")
+        workspace.wait("dataset", "data")
+        rows = workspace.status("runtime", "data")["workers"]
+        assert {row["node"] for row in rows} == {"node-2", "node-3"}
+
+        cluster.nodes["node-3"].kill()
+        eventually(
+            lambda: {row["node"]: row["state"] for row in workspace.status("runtime", "data")["workers"]},
+            timeout=150, what="the dead worker is out of the ring",
+            until=lambda states: states == {"node-2": "active", "node-3": "joining"},
+        )  # fmt: skip
+        workspace.apply(workspace.dataload())
+        workspace.wait("dataload", "load", "Complete")
+    finally:
+        cluster.remove_node("node-3")
