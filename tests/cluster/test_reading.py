@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from testkit.store import Store
 
 from testkit.proofs import Proof
 from testkit.seeding import Seeded, awkward_objects, big_objects, random_object
+from testkit.store import Store
 from testkit.workspace import Workspace
 
 pytestmark = pytest.mark.cluster
