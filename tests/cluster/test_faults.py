@@ -111,3 +111,17 @@ def test_the_node_plugin_restarts(workspace: Workspace, cluster: Cluster, seed: 
     cluster.kubectl("delete", "pods", "--all", "-n", "forebay-node", "--wait", timeout=120)
 
     _verify(workspace, "node-1", "after")
+
+
+def test_pods_come_to_a_node_whose_plugin_was_replaced(workspace: Workspace, cluster: Cluster, seed: Seed) -> None:
+    """The volume was staged there by the plugin before; the next pod gets a mount that works."""
+    seeded = seed(big_objects(count=1, size=5 << 20))
+    workspace.reader_files(seeded.rows)
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1))
+    workspace.wait("dataset", "data")
+    before = workspace.holder("before", "node-1")
+
+    cluster.kubectl("delete", "pods", "--all", "-n", "forebay-node", "--wait", timeout=120)
+
+    _verify(workspace, "node-1", "after")
+    before.delete(cluster)

@@ -18,6 +18,7 @@ ACCESS_MODES = ["ReadOnlyMany"]
 def persistent_volume(dataset: Dataset) -> dict[str, Any]:
     """The PersistentVolume; cluster-scoped, so labels tell whose it is."""
     name, namespace, uid = dataset.metadata.name, dataset.metadata.namespace, dataset.metadata.uid
+    access = {"name": names.access_secret(name), "namespace": namespace}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -35,7 +36,9 @@ def persistent_volume(dataset: Dataset) -> dict[str, Any]:
                 "driver": meta.CSI_DRIVER,
                 "volumeHandle": uid,
                 "readOnly": True,
-                "nodeStageSecretRef": {"name": names.access_secret(name), "namespace": namespace},
+                "nodeStageSecretRef": access,
+                # For pods that come to a node whose plugin was replaced while the volume was staged there.
+                "nodePublishSecretRef": access,
                 "volumeAttributes": {
                     protocol.DATASET_UID: uid,
                     protocol.DATASET_NAME: name,

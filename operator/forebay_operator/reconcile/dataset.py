@@ -18,7 +18,7 @@ from forebay_protocol.dataset import Credentials
 
 _SOURCE_REASONS = {
     "SecretNotFound", "InvalidSecret", "InvalidCredentials", "EndpointUnreachable", "AccessDenied", "NoSuchBucket",
-    "InvalidResponse", "SourceError",
+    "InvalidResponse", "InvalidRequest", "IndexNotWritten", "SourceError",
 }  # fmt: skip
 
 
