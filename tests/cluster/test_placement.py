@@ -127,6 +127,8 @@ def test_claim_tier_is_warm_after_its_pod_and_gone_with_its_runtime(
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [term]}]}},
         },
     }
+    # A volume of an interrupted run is Released and would never be bound again.
+    cluster.kubectl("delete", "pv", name, "--ignore-not-found")
     workspace.apply(disk)
     claim = {"volumeClaimTemplate": {"storage": "256Mi", "storageClassName": name}}
     tiers = [{"medium": "SSD", "quota": "128Mi", "volume": claim}]
