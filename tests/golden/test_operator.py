@@ -30,7 +30,7 @@ def test_objects_and_status(case: str, golden: Golden) -> None:
     of_dataset = dataset.plan_dataset(
         dataset.Observed(
             dataset=data, runtime=workers, credentials={}, secret_problems=(), keys="key\n",
-            claim=None, volume=None, pods=(), reports={},
+            claim=None, volume={"status": {"phase": "Available"}}, pods=(), reports={},
         ),
         NOW,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def plan_dataset(seen: Observed, now: datetime) -> Plan:
     if dataset.deleting:
         return dataset_deletion.plan_deletion(dataset, seen.claim, seen.volume, seen.pods, now)
     taken = _taken(seen)
-    volume = () if taken else (persistent_volume(dataset), persistent_volume_claim(dataset))
+    volume = () if taken else _volume_objects(seen)
     verdicts = _verdicts(seen)
     status = _status(seen, verdicts, now)
     return Plan(
@@ -57,6 +57,18 @@ def plan_dataset(seen: Observed, now: datetime) -> Plan:
         status=status.to_json(),
         events=transition(dataset.status.conditions or (), verdicts[-1]),
     )
+
+
+def _volume_objects(seen: Observed) -> tuple[dict[str, Any], ...]:
+    """The volume, and the claim once Kubernetes has looked at the volume.
+
+    A claim that comes before its volume is not bound until the volume controller's next round, 15 s later.
+    """
+    volume = persistent_volume(seen.dataset)
+    looked_at = (seen.volume or {}).get("status", {}).get("phase") in ("Available", "Bound", "Released")
+    if seen.claim is None and not looked_at:
+        return (volume,)
+    return (volume, persistent_volume_claim(seen.dataset))
 
 
 def _taken(seen: Observed) -> bool:

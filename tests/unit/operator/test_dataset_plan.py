@@ -199,3 +199,14 @@ def test_deletion_can_be_forced() -> None:
 
     assert found.release
     assert len(found.delete) == 2
+
+
+def test_the_claim_waits_until_the_volume_was_looked_at() -> None:
+    """Else Kubernetes binds them only in its volume controller's next round."""
+    fresh = plan(claim=None, volume=None)
+    pending = plan(claim=None, volume={"metadata": {}, "status": {"phase": "Pending"}})
+    available = plan(claim=None, volume={"metadata": {}, "status": {"phase": "Available"}})
+
+    assert [one["kind"] for one in fresh.apply] == ["Secret", "PersistentVolume"]
+    assert [one["kind"] for one in pending.apply] == ["Secret", "PersistentVolume"]
+    assert [one["kind"] for one in available.apply] == ["Secret", "PersistentVolume", "PersistentVolumeClaim"]
