@@ -13,6 +13,7 @@ from testkit.demo import NAMESPACE
 from testkit.image import Image
 from testkit.install import ROOT
 from testkit.seeding import Seeded, big_objects
+from testkit.waiting import eventually
 from testkit.workspace import Workspace
 
 pytestmark = pytest.mark.cluster
@@ -49,4 +50,7 @@ def test_the_replicated_example(workspace: Workspace, seed: Seed) -> None:
     status = workspace.wait("dataload", "load", "Complete")
 
     assert status["totalBytes"] == status["loadedBytes"] == seeded.total_bytes
-    assert workspace.status("runtime", "demo")["heldBytes"] >= 2 * seeded.total_bytes
+    eventually(
+        lambda: workspace.status("runtime", "demo")["heldBytes"], timeout=30, what="both workers hold everything",
+        until=lambda held: held == 2 * seeded.total_bytes,
+    )  # fmt: skip
