@@ -112,6 +112,7 @@ class Store:
             network = Network(self.settings, Ledger(self.settings.state_dir))
             network.ensure_bridge()
             network.ensure_namespace(self._netns, _CABLE, self.settings.store_address)
+            network.route_to_every_node(self._netns)
             self.set_rate(mbit)
             self._make_credentials()
             (self._folder / "data").mkdir(parents=True, exist_ok=True)

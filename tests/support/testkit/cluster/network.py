@@ -9,7 +9,7 @@ from pathlib import Path
 
 from testkit.commands import run
 from testkit.ledger import Kind, Ledger
-from testkit.settings import Settings
+from testkit.settings import MAX_NODES, Settings
 
 NETNS_DIR = Path("/run/netns")
 
@@ -81,6 +81,18 @@ class Network:
             for other, (cidr, via) in routes.items():
                 if other != name:
                     run(["ip", "-netns", name, "route", "replace", str(cidr), "via", str(via), "dev", "eth0"])
+
+    def route_to_every_node(self, name: str) -> None:
+        """Tell a namespace that is no node the way to the pods of any node, also of those that are not there yet.
+
+        So the host need not forward packets, which not every machine does.
+        """
+        s = self._settings
+        routes = [
+            f"route replace {s.node_pod_cidr(index)} via {s.node_address(index)} dev eth0"
+            for index in range(1, MAX_NODES + 1)
+        ]
+        run(["ip", "-netns", name, "-batch", "-"], stdin="\n".join(routes) + "\n")
 
     def _firewall_rules(self) -> Iterator[list[str]]:
         """The rules that we add to the host's chains."""
