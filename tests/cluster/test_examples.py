@@ -35,7 +35,8 @@ def test_the_demo(cluster: Cluster, forebay: Image) -> None:
     assert all(f"{node}: {what}" in done.stdout for node in cluster.nodes for what in ("directly from S3", "warm read"))
     check = [str(ROOT / "examples/01-minimal/check"), NAMESPACE]
     kubectl = cluster.kubectl_command()[0]
-    environment = {"PATH": f"{kubectl.rpartition('/')[0]}:/usr/bin:/bin", "KUBECONFIG": str(cluster.kubeconfig)}
+    path = f"{kubectl.rpartition('/')[0]}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
     subprocess.run(check, env=environment, timeout=60, check=True, capture_output=True)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
