@@ -61,6 +61,7 @@ class Reconciler:
         self._refused: dict[Key, tuple[str, ...]] = {}
         self._samples: dict[Key, loads.Sample] = {}
         self._asked: dict[Key, Asked] = {}
+        self._cleared: dict[Key, frozenset[str]] = {}
         self._passes: dict[str, Callable[[Key], Awaitable[float | None]]] = {
             "Dataset": self._dataset,
             "Runtime": self._runtime,
@@ -138,6 +139,7 @@ class Reconciler:
             await self._observer.runtime(subject, reports, self._settings.worker_image),
             refused=self._refused.get(key, ()),
             changing=changed is Change.STANDING,
+            cleared=self._cleared.get(key, frozenset()),
         )
         plan = plan_runtime(seen, datetime.now(UTC))
         refused = await self._executor.execute(subject, "Runtime", plan)
@@ -146,6 +148,11 @@ class Reconciler:
             self._queue.add(key)
         if plan.ring is not None and access is not None:
             await self._fleet.publish(access, plan.ring)
+        if plan.clear and access is not None:
+            cleared = await self._fleet.clear(access, plan.clear)
+            if cleared:
+                self._cleared[key] = seen.cleared | cleared
+                self._queue.add(key)
         return plan.requeue_after
 
     async def _dataset(self, key: Key) -> float | None:
@@ -201,6 +208,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._samples.pop(key, None)
         self._refused.pop(key, None)
+        self._cleared.pop(key, None)
         self._failures.pop(key, None)
 
     async def _volume(self, key: Key) -> float | None:

@@ -16,6 +16,9 @@ POST /v1/index        somebody met an object that is not as listed: list again s
 PUT  /v1/loads/{id}   ``LoadRequest``; the same id and body again changes nothing, answers ``LoadProgress``
 GET  /v1/loads/{id}   ``LoadProgress``
 DELETE /v1/loads/{id} stop and forget; answers 204 also when there is none
+DELETE /v1/tiers      this worker's end: serve and fill nothing any more and remove all files of the tiers and the
+                      state folder; answers ``{"removed"}``, false while that is under way; ask again until it
+                      is true. From then on all routes but this, health and metrics answer 503
 ====================  =================================================================================
 """
 
@@ -33,6 +36,7 @@ RING = "/v1/ring"
 STATUS = "/v1/status"
 INDEX = "/v1/index"
 LOADS = "/v1/loads"
+TIERS = "/v1/tiers"
 GENERATION_HEADER = "X-Forebay-Generation"
 
 

@@ -106,6 +106,68 @@ def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster,
     assert fetched == 0
 
 
+def _node_files(cluster: Cluster, folder: str) -> list[str]:
+    """All files below a folder on any node; folders may be left."""
+    found = []
+    for node in cluster.nodes.values():
+        lines = node.run(["sh", "-c", 'test ! -d "$0" || find "$0" ! -type d', folder]).stdout.splitlines()
+        found += [f"{node.name}: {line}" for line in lines]
+    return found
+
+
+def _fill_nodes(workspace: Workspace, cluster: Cluster, seed: Seed, path: str) -> str:
+    """Two workers with files in a folder of their nodes; the Runtime's part of that folder."""
+    labels = [f"{key}={value}" for key, value in PRIVILEGED.items()]
+    cluster.kubectl("label", "namespace", workspace.namespace, "--overwrite", *labels)
+    seeded = seed(big_objects(count=4, size=9 << 20))
+    tiers = [
+        {"medium": "Memory", "quota": "16Mi"},
+        {"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"path": path}}},
+    ]
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(tiers=tiers), workspace.dataload())
+    workspace.wait("dataload", "load", "Complete", timeout=120)
+    folder = f"{path}/{workspace.get('runtime', 'data')['metadata']['uid']}"
+    assert {line.partition(":")[0] for line in _node_files(cluster, folder)} == {"node-1", "node-2"}
+    return folder
+
+
+@pytest.mark.parametrize("first", ["runtime", "dataset"])
+def test_host_path_tier_leaves_no_files(workspace: Workspace, cluster: Cluster, seed: Seed, first: str) -> None:
+    """Two workers' files go from their nodes with the Runtime, and with the Dataset, within 60 s."""
+    folder = _fill_nodes(workspace, cluster, seed, "/var/lib/forebay/test-removal")
+
+    cluster.kubectl("delete", first, "data", "-n", workspace.namespace, "--wait=false")
+
+    eventually(
+        lambda: _node_files(cluster, folder), timeout=60, what="no file is left on any node",
+        until=lambda left: not left,
+    )  # fmt: skip
+    eventually(lambda: workspace.get(first, "data"), timeout=30, what=f"the {first} is gone", until=lambda one: not one)
+    eventually(lambda: workspace.find("pods"), timeout=60, what="the workers are gone", until=lambda pods: not pods)
+    assert _node_files(cluster, folder) == []
+    assert "NodeFilesLeft" not in [event["reason"] for event in workspace.find("events")]
+
+
+def test_host_path_files_that_cannot_be_removed_are_named(workspace: Workspace, cluster: Cluster, seed: Seed) -> None:
+    """Root's file in one worker's folder keeps the Runtime for 45 s, not for ever; the event says where it is."""
+    folder = _fill_nodes(workspace, cluster, seed, "/var/lib/forebay/test-stubborn")
+    worker = workspace.workers()[0]
+    name, node = worker["metadata"]["name"], worker["spec"]["nodeName"]
+    stubborn = f"{folder}/{name}/chunks/of-root"
+    cluster.nodes[node].run(["sh", "-c", 'mkdir "$0" && touch "$0/file"', stubborn])
+
+    cluster.kubectl("delete", "runtime", "data", "-n", workspace.namespace, "--wait=false")
+
+    eventually(
+        lambda: workspace.get("runtime", "data"), timeout=60, what="the Runtime is gone", until=lambda one: not one
+    )
+    said = [event["message"] for event in workspace.find("events") if event["reason"] == "NodeFilesLeft"]
+    assert [f"{folder}/{name} on {node}" in message for message in said] == [True]
+    assert said[0].count(folder) == 1
+    assert {line.partition(":")[0] for line in _node_files(cluster, folder)} == {node}
+    cluster.nodes[node].run(["rm", "-rf", stubborn])
+
+
 def test_claim_tier_is_warm_after_its_pod_and_gone_with_its_runtime(
     workspace: Workspace, cluster: Cluster, seed: Seed
 ) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from forebay_protocol import control
 from forebay_protocol.control import LoadRequest
-from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized
+from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized, WorkerUnavailable
 from forebay_protocol.ring import Ring
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class ControlServer:
                 web.put(control.LOADS + "/{id}", self._put_load),
                 web.get(control.LOADS + "/{id}", self._get_load),
                 web.delete(control.LOADS + "/{id}", self._delete_load),
+                web.delete(control.TIERS, self._delete_tiers),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -86,6 +87,8 @@ class ControlServer:
                 if scheme != "Bearer":
                     raise Unauthorized("send Authorization: Bearer with a token of this dataset")
                 self._worker.access.check(token)
+                if self._worker.removal.begun and request.path != control.TIERS:
+                    raise WorkerUnavailable("this worker is removing its files; ask another one")
             return await handler(request)
         except ForebayError as error:
             return _failure(error)
@@ -145,6 +148,9 @@ class ControlServer:
     async def _delete_load(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._worker.loads.delete, request.match_info["id"])
         return web.Response(status=204)
+
+    async def _delete_tiers(self, _: web.Request) -> web.Response:
+        return web.json_response({"removed": self._worker.removal.ask()})
 
     def stop(self) -> None:
         """Stop serving and end the thread."""

@@ -87,6 +87,7 @@ class ChunkStore:
         self._objects: dict[str, ObjectVersion] = {}
         self.dataset = dataset
         self.corrupt_chunks = 0
+        self._closed = False
         self.measure()
 
     def _tier(self, number: int) -> StorageTier:
@@ -277,6 +278,9 @@ class ChunkStore:
 
     def measure(self) -> None:
         """Look at the tiers' file systems and set the capacities in force."""
+        if self._closed:
+            # Somebody still fills: a tier must not be opened once more for that.
+            return
         for number, settings in enumerate(self._settings):
             known = self._tiers[number]
             tier = known if isinstance(known, StorageTier) else self._open(number)
@@ -319,7 +323,8 @@ class ChunkStore:
         )
 
     def close(self) -> None:
-        """Close the catalogues."""
+        """Close the catalogues; chunks that are still being written are not kept."""
+        self._closed = True
         for tier in self._tiers:
             if isinstance(tier, StorageTier):
                 tier.close()

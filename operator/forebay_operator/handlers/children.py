@@ -49,11 +49,13 @@ async def claim(event: kopf.RawEvent, memo: App, **_: Any) -> None:
 
 
 async def volume(event: kopf.RawEvent, memo: App, **_: Any) -> None:
-    """A volume of ours."""
+    """A volume of ours. Its end is the end of who caches it, too."""
     metadata = remember(memo, "PersistentVolume", event)["metadata"]
     labels = metadata.get("labels", {})
     memo.queue.add(Key("PersistentVolume", "", metadata["name"]))
-    memo.queue.add(Key("Dataset", labels.get(meta.LABEL_DATASET_NAMESPACE, ""), labels.get(meta.LABEL_DATASET, "")))
+    place = (labels.get(meta.LABEL_DATASET_NAMESPACE, ""), labels.get(meta.LABEL_DATASET, ""))
+    memo.queue.add(Key("Dataset", *place))
+    memo.queue.add(Key("Runtime", *place))
 
 
 async def pod(event: kopf.RawEvent, memo: App, **_: Any) -> None:

@@ -98,13 +98,13 @@ class Executor:
         self._cache.put(kind, answer)
 
     async def _finalizers(self, kind: str, subject: Object, *, add: bool) -> Object:
-        metadata = subject["metadata"]
-        others = [name for name in metadata.get("finalizers", ()) if name != meta.FINALIZER]
+        metadata, ours = subject["metadata"], meta.FINALIZERS[kind]
+        others = [name for name in metadata.get("finalizers", ()) if name != ours]
         body = {
             "metadata": {
                 # Finalizers of others may come and go: the version guards the list that we replace.
                 "resourceVersion": metadata["resourceVersion"],
-                "finalizers": [*others, meta.FINALIZER] if add else others,
+                "finalizers": [*others, ours] if add else others,
             }
         }
         path = KINDS[kind].path(metadata["namespace"], metadata["name"])

@@ -15,7 +15,7 @@ from forebay_operator.model import meta, names
 from forebay_operator.model.dataload import DataLoad
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.runtime import Runtime
-from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
+from forebay_operator.reconcile import dataload, dataset, dataset_deletion, membership, node_files, pods, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
 from forebay_protocol.dataset import KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
@@ -76,16 +76,22 @@ class Observer:
         """What a decision on the Runtime looks at."""
         seen = Runtime.read(subject)
         namespace, name = seen.metadata.namespace, seen.metadata.name
-        secret = self._access(namespace, name)
+        secret, served = self._access(namespace, name), self._dataset(namespace, name)
         return runtime.Observed(
             runtime=seen,
-            dataset=self._dataset(namespace, name),
+            dataset=served,
             worker_set=self._cache.get("StatefulSet", namespace, names.worker_set(name)),
             pods=self._pods(namespace, name),
             reports=reports,
             access_revision=secret["metadata"]["resourceVersion"] if secret else "",
             image=image,
+            over=served is not None and dataset_deletion.is_over(served, *self._volume_of(served)),
         )
+
+    def _volume_of(self, seen: Dataset) -> tuple[Object | None, Object | None]:
+        """A Dataset's claim, or what has its name, and its volume."""
+        claim = self._cache.get("PersistentVolumeClaim", seen.metadata.namespace, seen.metadata.name)
+        return claim, self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid))
 
     async def dataset(self, subject: Object, reports: Mapping[str, WorkerStatus]) -> dataset.Observed:
         """What a decision on the Dataset looks at."""
@@ -93,18 +99,22 @@ class Observer:
         namespace, name = seen.metadata.namespace, seen.metadata.name
         credentials, problems = await self._credentials.of(seen)
         using = self._cache.tagged("Pod", namespace, f"claim:{name}")
+        claim, volume = self._volume_of(seen)
+        cached_by = self._runtime(namespace, name)
+        workers = self._cache.get("StatefulSet", namespace, names.worker_set(name))
         return dataset.Observed(
             dataset=seen,
-            runtime=self._runtime(namespace, name),
+            runtime=cached_by,
             credentials=credentials,
             secret_problems=problems,
             keys="" if seen.deleting else await self._keys_of(seen),
-            claim=self._cache.get("PersistentVolumeClaim", namespace, name),
-            volume=self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid)),
+            claim=claim,
+            volume=volume,
             pods=tuple(
                 pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
             ),
             reports=reports,
+            on_nodes=bool(cached_by and cached_by.spec.node_folders) and not node_files.is_going(workers),
         )
 
     async def _keys_of(self, seen: Dataset) -> str:

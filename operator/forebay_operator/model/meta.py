@@ -27,8 +27,8 @@ ANNOTATION_ACCESS_REVISION = "forebay.io/access-revision"
 ANNOTATION_FORCE_DELETE = "forebay.io/force-delete"
 """On a Dataset that is being deleted: ``true`` gives it up although pods still use its volume."""
 
-FINALIZER = "forebay.io/volume"
-"""On Datasets: the volume must go before the Dataset does."""
+FINALIZERS = {"Dataset": "forebay.io/volume", "Runtime": "forebay.io/node-files"}
+"""Per kind: a Dataset's volume must go before it does, and the files that a Runtime's workers have on nodes."""
 
 CSI_DRIVER = DRIVER_NAME
 WORKER_COMPONENT = "worker"

@@ -49,6 +49,11 @@ class Resource(Model):
         """Whether someone has deleted it and it waits for finalizers."""
         return self.metadata.deletion_timestamp is not None
 
+    @property
+    def held(self) -> bool:
+        """Whether our finalizer is on it."""
+        return meta.FINALIZERS[self.KIND] in self.metadata.finalizers
+
     def reference(self) -> dict[str, Any]:
         """An owner reference: the object goes when the resource goes."""
         return {

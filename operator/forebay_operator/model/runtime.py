@@ -96,6 +96,11 @@ class RuntimeSpec(Model):
     priority_class_name: str | None = None
 
     @property
+    def node_folders(self) -> tuple[str, ...]:
+        """The folders of nodes in which tiers live."""
+        return tuple(tier.host_path.path for tier in self.tiers if tier.host_path)
+
+    @property
     def quota_bytes(self) -> int:
         """What one worker may store."""
         return sum(tier.quota_bytes for tier in self.tiers)

@@ -27,7 +27,8 @@ class Observed:
     """What was seen.
 
     ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: content of the key file,
-    made afresh when there is none yet; ``pods``: names of unfinished pods that use the claim.
+    made afresh when there is none yet; ``pods``: names of unfinished pods that use the claim; ``on_nodes``: whether
+    workers run that have files on nodes.
     """
 
     dataset: Dataset
@@ -39,19 +40,22 @@ class Observed:
     volume: dict[str, Any] | None
     pods: tuple[str, ...]
     reports: Mapping[str, WorkerStatus]
+    on_nodes: bool = False
 
 
 def plan_dataset(seen: Observed, now: datetime) -> Plan:
     """All objects of a Dataset, or their orderly end."""
     dataset = seen.dataset
     if dataset.deleting:
-        return dataset_deletion.plan_deletion(dataset, seen.claim, seen.volume, seen.pods, now)
+        return dataset_deletion.plan_deletion(
+            dataset, seen.claim, seen.volume, seen.pods, now, on_nodes=seen.on_nodes
+        )  # fmt: skip
     taken = _taken(seen)
     volume = () if taken else _volume_objects(seen)
     verdicts = _verdicts(seen)
     status = _status(seen, verdicts, now)
     return Plan(
-        hold=not dataset_deletion.held(dataset),
+        hold=not dataset.held,
         apply=(access_secret(dataset, dict(seen.credentials), seen.keys), *volume),
         patches=() if taken else _rebind(seen),
         status=status.to_json(),

@@ -12,35 +12,42 @@ _NAMED_PODS = 10
 _RETRY = 5.0
 
 
-def held(dataset: Dataset) -> bool:
-    """Whether our finalizer is on the Dataset."""
-    return meta.FINALIZER in dataset.metadata.finalizers
-
-
 def plan_deletion(
     dataset: Dataset,
     claim: dict[str, Any] | None,
     volume: dict[str, Any] | None,
     pods: tuple[str, ...],
     now: datetime,
+    *,
+    on_nodes: bool = False,
 ) -> Plan:
-    """The next step towards the end."""
-    if not held(dataset):
+    """The next step towards the end; ``on_nodes``: workers still have files on nodes, and need our key to be asked."""
+    if not dataset.held:
         return Plan()
-    forced = dataset.metadata.annotations.get(meta.ANNOTATION_FORCE_DELETE) == "true"
-    if pods and not forced:
+    if pods and not _forced(dataset):
         return _wait_for_pods(dataset, pods, now)
-    own_claim = claim is not None and any(
-        owner["uid"] == dataset.metadata.uid for owner in claim["metadata"].get("ownerReferences", ())
-    )
     delete = []
-    if claim is not None and own_claim and not _deleting(claim):
+    if claim is not None and _owned(dataset, claim) and not _deleting(claim):
         delete.append(Ref("PersistentVolumeClaim", dataset.metadata.namespace, dataset.metadata.name))
     # A bound volume waits for its claim by itself (kubernetes.io/pv-protection).
     if volume is not None and not _deleting(volume):
         delete.append(Ref("PersistentVolume", "", volume["metadata"]["name"]))
-    gone = not own_claim and volume is None
-    return Plan(delete=tuple(delete), release=gone or forced, requeue_after=None if gone or forced else _RETRY)
+    gone = is_over(dataset, claim, volume) and not on_nodes
+    return Plan(delete=tuple(delete), release=gone, requeue_after=None if gone else _RETRY)
+
+
+def is_over(dataset: Dataset, claim: dict[str, Any] | None, volume: dict[str, Any] | None) -> bool:
+    """Whether nobody can read the Dataset any more, or nobody is to be waited for."""
+    own_claim = claim is not None and _owned(dataset, claim)
+    return dataset.deleting and (_forced(dataset) or (not own_claim and volume is None))
+
+
+def _forced(dataset: Dataset) -> bool:
+    return dataset.metadata.annotations.get(meta.ANNOTATION_FORCE_DELETE) == "true"
+
+
+def _owned(dataset: Dataset, claim: dict[str, Any]) -> bool:
+    return any(owner["uid"] == dataset.metadata.uid for owner in claim["metadata"].get("ownerReferences", ()))
 
 
 def _deleting(raw: dict[str, Any]) -> bool:
