@@ -51,7 +51,7 @@ def _allocated(cluster: Cluster, tiers: list[tuple[str, str]]) -> int:
     return total
 
 
-@pytest.mark.proof("status-truth", quick=1, full=20)
+@pytest.mark.proof("status-truth", quick=1, full=10)
 def test_cached_falls_with_what_is_spoiled(workspace: Workspace, cluster: Cluster, seed: Seed, proof: Proof) -> None:
     """Deleted, corrupted and truncated chunks leave the status within 60 s, and the pods' bytes stay right."""
     seeded = seed(big_objects(count=8, size=CHUNK - 64))
