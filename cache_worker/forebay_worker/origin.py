@@ -73,18 +73,20 @@ class Origin:
         with self._lock:
             return tuple(self._problems.values())
 
-    def probe_failing(self) -> None:
-        """Ask the stores that failed whether they work again: it may take long until somebody reads from them."""
-        for problem in self.problems:
+    def probe(self, *, failing_only: bool) -> None:
+        """Ask the stores whether they work: it may take long until somebody reads from them."""
+        with self._lock:
+            mounts = list(self._problems if failing_only else self._sources)
+        for mount in mounts:
             try:
-                self.source(problem.mount).probe()
+                self.source(mount).probe()
             except SourceError as error:
-                self._note(problem.mount, error)
+                self._note(mount, error)
             except (InvalidRequest, Overloaded):
                 # The mount is gone or cannot be opened: whoever lists tells that.
-                self._note(problem.mount, None)
+                self._note(mount, None)
             else:
-                self._note(problem.mount, None)
+                self._note(mount, None)
 
     def close(self) -> None:
         """Close all connections."""

@@ -92,7 +92,7 @@ def test_a_quota_larger_than_the_disk(workspace: Workspace, seed: Seed) -> None:
     too_much = [{"medium": "SSD", "quota": "90Ti", "volume": {"emptyDir": {}}}]
     workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=too_much))
 
-    _reason(workspace, "runtime", "QuotaExceedsDisk", timeout=30)
+    _reason(workspace, "runtime", "QuotaExceedsDisk")
 
     workspace.apply(workspace.runtime(replicas=1, tiers=[{"medium": "SSD", "quota": "64Mi"}]))
     workspace.wait("runtime", "data", timeout=90)

@@ -152,6 +152,21 @@ def test_a_failing_store_is_told_without_a_listing(make: Make, proxy: StoreProxy
     eventually(lambda: not worker.status().problems, timeout=10, what="the problem is gone")
 
 
+def test_an_outage_that_nobody_reads_into_is_told(make: Make, proxy: StoreProxy) -> None:
+    """Without a read and long before the next listing; and so is its end."""
+    cluster = make(refresh=None).start(2)
+    cluster.wait_for_index()
+
+    proxy.break_answers(_unavailable)
+
+    def told() -> set[str]:
+        return {problem.reason for worker in cluster.workers for problem in worker.status().problems}
+
+    eventually(told, timeout=15, what="the outage is told", until=lambda seen: seen == {"EndpointUnreachable"})
+    proxy.break_answers(None)
+    eventually(told, timeout=15, what="the problem is gone", until=lambda seen: not seen)
+
+
 def test_a_quota_above_the_disk_is_told_and_clipped(make: Make) -> None:
     """The capacity in force is what the file system has; the worker serves all the same."""
     cluster = make(tiers=(TierFolder(medium="SSD", quota=1 << 60),)).start(1)

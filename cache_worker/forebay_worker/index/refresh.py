@@ -24,6 +24,9 @@ RETRY_SECONDS = 4.0
 FOLLOW_SECONDS = 2.0
 """Pause between a follower's questions for something newer."""
 
+PROBE_SECONDS = 5.0
+"""Pause between questions whether the stores still work, so that an outage shows before the next listing."""
+
 LEAST_SECONDS = 1.0
 """Least pause between two listings, however often one is asked for."""
 
@@ -56,6 +59,7 @@ class IndexRefresh:
         self._suspected = False
         self._not_before = 0.0
         self._checked_at = 0.0
+        self._probed_at = time.monotonic()
         self._state = IndexState.NONE
         self._problems: tuple[Problem, ...] = ()
         self._thread = threading.Thread(target=self._run, name="index", daemon=True)
@@ -88,7 +92,7 @@ class IndexRefresh:
     def _turn(self) -> float:
         """Do what is due; returns the seconds until the next look."""
         access, builder = self._access.current, self._membership.builder()
-        self._origin.probe_failing()
+        self._probe(everything=builder is not None and builder.id == self._membership.id)
         if access is None or builder is None:
             return LEAST_SECONDS
         if builder.id != self._membership.id:
@@ -99,6 +103,13 @@ class IndexRefresh:
         age = time.monotonic() - self._checked_at
         self._metrics.index_age_seconds.set(age if self._checked_at else 0)
         return RETRY_SECONDS if self._problems else FOLLOW_SECONDS
+
+    def _probe(self, *, everything: bool) -> None:
+        """Whoever lists asks all stores now and then; everybody asks those that failed him."""
+        due = everything and time.monotonic() - self._probed_at >= PROBE_SECONDS
+        self._origin.probe(failing_only=not due)
+        if due:
+            self._probed_at = time.monotonic()
 
     def _is_due(self, access: Access) -> bool:
         if self._wanted or self._keeper.current is None or self._problems:
