@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.proofs import FULL_VARIABLE, Proof
+from testkit.proofs import FULL_VARIABLE, PART_VARIABLE, Proof
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,9 +28,11 @@ def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
     marker: pytest.Mark = request.param
     target = os.environ.get(FULL_VARIABLE)
     doc = (request.function.__doc__ or "").strip().splitlines()[0]
+    part = os.environ.get(PART_VARIABLE)
     question = Proof(
-        question=marker.args[0], rounds=marker.kwargs["full" if target else "quick"], promise=doc.rstrip(".")
-    )
+        question=marker.args[0], rounds=marker.kwargs["full" if target else "quick"], promise=doc.rstrip("."),
+        part=Path(part) if part else None,
+    )  # fmt: skip
     yield question
     if target:
         question.save(Path(target))

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,12 @@ def _fresh_bucket(endpoint: str) -> Bucket:
     bucket = Bucket(endpoint, f"test-{uuid.uuid4().hex[:16]}", _client(endpoint))
     bucket.client.create_bucket(Bucket=bucket.name)
     return bucket
+
+
+@pytest.fixture(scope="session")
+def fresh_bucket() -> Callable[[str], Bucket]:
+    """Makes an empty bucket on a server."""
+    return _fresh_bucket
 
 
 @pytest.fixture

@@ -13,20 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from forebay.pool import ConnectionPool
 from forebay.reader import ChunkReader
-from forebay.ring import RingHolder
-from forebay.source import Source, open_source
 from forebay_protocol import control
 from forebay_protocol.control import IndexState, WorkerStatus
 from forebay_protocol.dataset import Credentials
 from forebay_protocol.errors import ForebayError, SourceUnavailable
-from forebay_protocol.keys import CHUNK_SIZE, ObjectVersion, Span
+from forebay_protocol.keys import CHUNK_SIZE
 from testkit.buckets import Bucket
+from testkit.data_client import client_of
 from testkit.sample_cluster import OBJECTS, TOTAL, Make, read_all, versions
 from testkit.store_proxy import Fault, StoreAnswer, StoreProxy
 from testkit.waiting import eventually
-from testkit.worker_processes import MIB, TierFolder, WorkerCluster
+from testkit.worker_processes import MIB, TierFolder
 
 
 def test_a_dead_worker_costs_no_error(make: Make) -> None:
@@ -299,31 +297,6 @@ def test_a_store_that_answers_wrong_half_of_the_time_never_gives_wrong_bytes(mak
     assert outcomes.count("right") > len(outcomes) / 2
     proxy.break_answers(None)
     read_all(cluster, snapshot)
-
-
-class _Store:
-    """The store itself, as a client's last resort."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def read_into(self, one: ObjectVersion, span: Span, buffer: memoryview) -> None:
-        """Read from the source."""
-        self._source.read_into(one.key, one.version, one.size, span.offset, buffer)
-
-
-@contextlib.contextmanager
-def client_of(cluster: WorkerCluster) -> Iterator[ChunkReader]:
-    """A reader as mounts use it: ring, pool, and the store as a fallback."""
-    worker = cluster.workers[0]
-    ring = RingHolder(worker.token, lambda: [("127.0.0.1", one.control_port) for one in cluster.workers])
-    pool = ConnectionPool(worker.token)
-    assert ring.refresh()
-    source = open_source(cluster.document.mounts[0], cluster.credentials["data"])
-    ring.start()
-    yield ChunkReader(ring, pool, _Store(source))
-    ring.close()
-    pool.close()
 
 
 def test_readers_notice_neither_a_killed_worker_nor_a_new_ring(make: Make) -> None:

@@ -2,7 +2,8 @@
 
 A test marked ``@pytest.mark.proof("question", quick=…, full=…)`` takes the fixture `proof`; it runs
 `proof.rounds` rounds and counts what it saw. `make prove` runs one question after the other at full size and
-keeps each result in a file of its own, so that an interrupted run goes on where it stopped.
+keeps each result in a file of its own, so that an interrupted run goes on where it stopped; within a question
+it goes on at the last `checkpoint`.
 """
 
 import json
@@ -14,8 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "docs" / "reliability"
 PAGE = ROOT / "docs" / "RELIABILITY.md"
+PARTS = ROOT / ".prove"
+"""Counts of questions that are not through yet."""
 FULL_VARIABLE = "FOREBAY_PROOF_RESULT"
 """Names the file for the counts; set means full size."""
+PART_VARIABLE = "FOREBAY_PROOF_PART"
+"""Names the file in which an interrupted run left its counts, and leaves them."""
 
 
 @dataclass
@@ -26,6 +31,19 @@ class Proof:
     rounds: int
     promise: str
     counts: Counter[str] = field(default_factory=Counter)
+    part: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Go on with what an interrupted run counted."""
+        if self.part is not None and self.part.exists():
+            self.counts.update(json.loads(self.part.read_text()))
+
+    def checkpoint(self) -> None:
+        """All counts until now stand, whatever happens next."""
+        if self.part is not None:
+            fresh = self.part.with_suffix(".new")
+            fresh.write_text(json.dumps(self.counts))
+            fresh.replace(self.part)
 
     def save(self, path: Path) -> None:
         """Write the counts where `make prove` finds them."""

@@ -38,11 +38,15 @@ def run(question: str, test: str, source: str) -> proofs.Result:
     """Run one question at full size, its output on the terminal."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "result.json"
+        proofs.PARTS.mkdir(exist_ok=True)
+        part = proofs.PARTS / f"{question}-{source}.json"
         start = time.monotonic()
         code = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", "--timeout=0", test],
-            cwd=proofs.ROOT, env={**os.environ, proofs.FULL_VARIABLE: str(kept)}, check=False,
+            cwd=proofs.ROOT, check=False,
+            env={**os.environ, proofs.FULL_VARIABLE: str(kept), proofs.PART_VARIABLE: str(part)},
         ).returncode  # fmt: skip
+        part.unlink(missing_ok=True)
         seen: dict[str, Any] = {"promise": "", "rounds": 0, "counts": {}}
         if kept.exists():
             seen = json.loads(kept.read_text())

@@ -55,3 +55,14 @@ def test_a_rate_is_megabytes_per_second() -> None:
     """Decimal ones, and a time of nothing does not divide by zero."""
     assert Row("x", 2.0, 500_000_000).rate == 250
     assert Row("x", 0.0, 1000).rate == 1
+
+
+def test_an_interrupted_question_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
+    """What was counted after it is counted again; what was counted before stands."""
+    part = tmp_path / "part.json"
+    first = Proof("q", 10, "It holds", part=part)
+    first.counts["rounds"] = 4
+    first.checkpoint()
+    first.counts["rounds"] = 5
+
+    assert Proof("q", 10, "It holds", part=part).counts == {"rounds": 4}
