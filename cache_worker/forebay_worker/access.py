@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from forebay_protocol.auth import mint, parse_keys, verify
+from forebay_protocol.auth import Grant, key_id, mint, parse_keys, verify
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import (
     CREDENTIALS_FILE,
@@ -115,13 +115,44 @@ class AccessWatcher:
         access = self.need()
         return mint(access.keys[0], access.dataset.uid, time.time())
 
-    def check(self, token: str) -> None:
-        """Return when the token opens this dataset; Unauthorized otherwise."""
+    def check(self, token: str) -> Grant:
+        """What the token grants when it opens this dataset; Unauthorized otherwise."""
         access = self.need()
-        verify(access.keys, token, access.dataset.uid, time.time())
+        return verify(access.keys, token, access.dataset.uid, time.time())
+
+    def admit(self, token: str) -> "Admission":
+        """Let a connection in; Unauthorized when its token does not open this dataset."""
+        return Admission(self, token)
+
+    def key_ids(self) -> tuple[str, ...]:
+        """The keys that are accepted, the signing one first, by what may be told of them."""
+        return () if self.current is None else tuple(key_id(key) for key in self.current.keys)
 
     def stop(self) -> None:
         """Stop looking."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+
+class Admission:
+    """What let a connection in, for as long as it does: connections outlive tokens and keys, rights must not."""
+
+    __slots__ = ("_seen", "_token", "_until", "_watcher", "dataset")
+
+    def __init__(self, watcher: AccessWatcher, token: str) -> None:
+        """Unauthorized when the token is not good now."""
+        self._watcher = watcher
+        self._token = token
+        self._look()
+
+    def _look(self) -> None:
+        access = self._watcher.need()
+        self._until = verify(access.keys, self._token, access.dataset.uid, time.time()).until
+        self.dataset = access.dataset.uid
+        self._seen = access
+
+    def check(self) -> None:
+        """Unauthorized once the token has expired or is signed by a key that was taken away; nearly free before."""
+        if self._watcher.current is not self._seen or time.time() > self._until:
+            self._look()

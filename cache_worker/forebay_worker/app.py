@@ -56,7 +56,7 @@ class Worker:
         self._scrub = Scrub(self._store, settings.scrub_rate, self.metrics)
         self._data = DataServer(
             self.shell,
-            self._dataset_of,
+            self.access.admit,
             Progress(lambda: self.membership.ring.epoch, lambda: self.index.generation),
             self.metrics,
             self._window,
@@ -87,10 +87,6 @@ class Worker:
     def _store(self) -> ChunkStore | None:
         cache = self.shell.cache
         return None if cache is None else cache.store
-
-    def _dataset_of(self, token: str) -> str:
-        self.access.check(token)
-        return self.access.need().dataset.uid
 
     def _access_changed(self, access: Access) -> None:
         self._origin.change(access)
@@ -155,6 +151,7 @@ class Worker:
             origin_bytes=self._origin.bytes,
             peer_bytes=self._peers.bytes,
             corrupt_chunks=0 if store is None else store.corrupt_chunks,
+            keys=self.access.key_ids(),
             problems=(*(() if self.access.problem is None else (self.access.problem,)), *self._origin.problems),
         )
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 import google_crc32c
 
 from forebay_protocol import wire
-from forebay_protocol.errors import ChecksumMismatch, ForebayError, InvalidRequest, WorkerUnavailable, from_code
+from forebay_protocol.errors import (
+    ChecksumMismatch,
+    ForebayError,
+    InvalidRequest,
+    Unauthorized,
+    WorkerUnavailable,
+    from_code,
+)
 from forebay_protocol.keys import BLOCK_SIZE, block_count
 
 TokenProvider = Callable[[], str]
@@ -133,7 +140,11 @@ class WorkerConnection:
             raise WorkerUnavailable(f"{self.name} sent a malformed error")
         sentence = bytearray(head.length)
         self._fill(memoryview(sentence), end)
-        raise from_code(head.status, sentence.decode("utf-8", "replace"))
+        error = from_code(head.status, sentence.decode("utf-8", "replace"))
+        if isinstance(error, Unauthorized):
+            # The worker ends such a stream.
+            self.close()
+        raise error
 
     def _send(self, raw: bytes) -> None:
         try:

@@ -25,6 +25,8 @@ class ControlClient:
         self._port = port
         self._token_provider = token_provider
         self._timeout = timeout
+        self.signing_key = ""
+        """The id of the key to sign with, as the last answer said."""
 
     @property
     def _name(self) -> str:
@@ -65,6 +67,12 @@ class ControlClient:
             if response.status != 202:
                 self._expect_ok(response)
 
+    def sealed_trust(self) -> bytes:
+        """The keys in force, sealed with the key that signs our tokens."""
+        with self._get(control.TRUST) as response:
+            self._expect_ok(response)
+            return response.read(_PIECE)
+
     def _json(self, route: str) -> Any:
         with self._get(route) as response:
             self._expect_ok(response)
@@ -77,7 +85,10 @@ class ControlClient:
         if response.status == 200:
             return
         if response.status in {401, 403}:
-            raise Unauthorized(f"{self._name} does not accept this dataset's key")
+            raise Unauthorized(
+                f"{self._name} does not accept this dataset's key: it was rotated while nobody here could hear of it; "
+                "delete the pods on this node that use the volume, so that it is staged with the new one"
+            )
         raise WorkerUnavailable(f"{self._name} answered {response.status} {response.reason}")
 
     def _get(self, route: str) -> AbstractContextManager[http.client.HTTPResponse]:
@@ -89,6 +100,7 @@ class ControlClient:
         try:
             connection.request(method, route, headers={"Authorization": f"Bearer {self._token_provider()}"})
             with connection.getresponse() as response:
+                self.signing_key = response.headers.get(control.KEY_HEADER, "")
                 yield response
         except (OSError, http.client.HTTPException, zlib.error) as error:
             raise WorkerUnavailable(f"{self._name} cannot be reached: {error or type(error).__name__}") from error

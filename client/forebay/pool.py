@@ -82,7 +82,8 @@ class ConnectionPool:
             if kept is not None:
                 try:
                     return self._ask(slot, member, kept, request, buffer, deadline)
-                except WorkerUnavailable:
+                except (WorkerUnavailable, Unauthorized):
+                    # Broken, or the token that it began with has expired: a new one says whether that helps.
                     if deadline is not None and time.monotonic() > deadline:
                         raise
             return self._ask(slot, member, self._connect(slot, member), request, buffer, deadline)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from forebay.connection import TokenProvider
 from forebay.control import ControlClient
-from forebay_protocol.errors import ForebayError
+from forebay_protocol.errors import ForebayError, Unauthorized
 from forebay_protocol.ring import Ring
 
 Endpoint = tuple[str, int]
@@ -39,12 +39,18 @@ class RingHolder:
     """Holds the newest ring; a thread refreshes it. Thread-safe."""
 
     def __init__(
-        self, token_provider: TokenProvider, seeds: Seeds, *, on_change: Callable[[Ring], None] | None = None
+        self,
+        token_provider: TokenProvider,
+        seeds: Seeds,
+        *,
+        on_change: Callable[[Ring], None] | None = None,
+        on_answer: Callable[[ControlClient], None] | None = None,
     ) -> None:
-        """``on_change`` is called, from the thread that found it, with every newer ring."""
+        """Both are called from the thread that asks: with every newer ring, and with every worker that answered."""
         self._token_provider = token_provider
         self._seeds = seeds
         self._on_change = on_change
+        self._on_answer = on_answer
         self._ring = Ring(epoch=0)
         self._condition = threading.Condition()
         self._wanted = False
@@ -75,8 +81,14 @@ class RingHolder:
     def refresh(self) -> bool:
         """Ask workers, first those of the ring, then the seeds, until one answers; whether one did."""
         for address, port in self._endpoints():
+            worker = ControlClient(address, port, self._token_provider, timeout=2.0)
             try:
-                found = ControlClient(address, port, self._token_provider, timeout=2.0).ring()
+                found = worker.ring()
+                if self._on_answer is not None:
+                    self._on_answer(worker)
+            except Unauthorized as error:
+                _log.warning("%s", error)
+                continue
             except ForebayError as error:
                 _log.debug("no ring from %s:%d: %s", address, port, error)
                 continue

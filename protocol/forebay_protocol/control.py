@@ -16,6 +16,8 @@ POST /v1/index        somebody met an object that is not as listed: list again s
 PUT  /v1/loads/{id}   ``LoadRequest``; the same id and body again changes nothing, answers ``LoadProgress``
 GET  /v1/loads/{id}   ``LoadProgress``
 DELETE /v1/loads/{id} stop and forget; answers 204 also when there is none
+GET  /v1/trust        the access Secret's keys, sealed with the key that signed the request's token; ask when
+                      ``X-Forebay-Key`` of any answer names another key than the one in use
 DELETE /v1/tiers      this worker's end: serve and fill nothing any more and remove all files of the tiers and the
                       state folder; answers ``{"removed"}``, false while that is under way; ask again until it
                       is true. From then on all routes but this, health and metrics answer 503
@@ -37,7 +39,10 @@ STATUS = "/v1/status"
 INDEX = "/v1/index"
 LOADS = "/v1/loads"
 TIERS = "/v1/tiers"
+TRUST = "/v1/trust"
 GENERATION_HEADER = "X-Forebay-Generation"
+KEY_HEADER = "X-Forebay-Key"
+"""On every answer to a good token: the id of the key to sign with (see ``auth.key_id``)."""
 
 
 class IndexState(StrEnum):
@@ -95,7 +100,8 @@ class WorkerStatus:
 
     ``cached_bytes``: verified bytes of the current generation that this worker holds *and owns*, so that
     the sum over workers counts no byte twice; ``held_bytes``: all bytes in its tiers. Counters run since
-    the process started; ``window_*`` cover the last five minutes of bytes served to readers.
+    the process started; ``window_*`` cover the last five minutes of bytes served to readers. ``keys`` are the ids
+    of the keys that it accepts, the signing one first.
     """
 
     id: str
@@ -110,6 +116,7 @@ class WorkerStatus:
     origin_bytes: int
     peer_bytes: int
     corrupt_chunks: int
+    keys: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -126,9 +133,12 @@ class WorkerStatus:
                 TierStatus(**{**tier, "problem": Problem(**tier["problem"]) if tier["problem"] else None})
                 for tier in raw["tiers"]
             )
-            parsed = {"index": IndexStatus(**index), "tiers": tiers, "problems": _problems(raw["problems"])}
+            parsed = {
+                "index": IndexStatus(**index), "tiers": tiers, "problems": _problems(raw["problems"]),
+                "keys": tuple(str(one) for one in raw.get("keys", ())),
+            }  # fmt: skip
             return cls(**{**raw, **parsed})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidRequest(f"malformed worker status: {error!r}") from error
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from forebay_operator.model.dataset import Dataset
+from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
 from forebay_operator.reconcile import dataset, runtime
 
@@ -29,8 +30,9 @@ def test_objects_and_status(case: str, golden: Golden) -> None:
     data, workers = Dataset.read(raw["Dataset"]), Runtime.read(raw["Runtime"])
     of_dataset = dataset.plan_dataset(
         dataset.Observed(
-            dataset=data, runtime=workers, credentials={}, secret_problems=(), keys="key\n",
-            claim=None, volume={"status": {"phase": "Available"}}, pods=(), reports={},
+            dataset=data, runtime=workers, credentials={}, secret_problems=(),
+            keys=KeySet(keys=("key",), since=NOW), fresh_key="fresh", claim=None,
+            volume={"status": {"phase": "Available"}}, pods=(), reports={},
         ),
         NOW,
     )  # fmt: skip

@@ -13,7 +13,9 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from forebay.trust import Trust, seal
 from forebay_protocol import control
+from forebay_protocol.auth import Grant
 from forebay_protocol.control import LoadRequest
 from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized, WorkerUnavailable
 from forebay_protocol.ring import Ring
@@ -70,6 +72,7 @@ class ControlServer:
                 web.put(control.LOADS + "/{id}", self._put_load),
                 web.get(control.LOADS + "/{id}", self._get_load),
                 web.delete(control.LOADS + "/{id}", self._delete_load),
+                web.get(control.TRUST, self._trust),
                 web.delete(control.TIERS, self._delete_tiers),
             ]
         )
@@ -81,17 +84,27 @@ class ControlServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            if request.path not in _OPEN_ROUTES:
-                scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-                if scheme != "Bearer":
-                    raise Unauthorized("send Authorization: Bearer with a token of this dataset")
-                self._worker.access.check(token)
-                if self._worker.removal.begun and request.path != control.TIERS:
-                    raise WorkerUnavailable("this worker is removing its files; ask another one")
+        if request.path in _OPEN_ROUTES:
             return await handler(request)
+        try:
+            grant = self._grant(request)
         except ForebayError as error:
             return _failure(error)
+        try:
+            if self._worker.removal.begun and request.path != control.TIERS:
+                raise WorkerUnavailable("this worker is removing its files; ask another one")
+            request["grant"] = grant
+            answer = await handler(request)
+        except ForebayError as error:
+            answer = _failure(error)
+        answer.headers[control.KEY_HEADER] = next(iter(self._worker.access.key_ids()))
+        return answer
+
+    def _grant(self, request: web.Request) -> Grant:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer":
+            raise Unauthorized("send Authorization: Bearer with a token of this dataset")
+        return self._worker.access.check(token)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -148,6 +161,11 @@ class ControlServer:
     async def _delete_load(self, request: web.Request) -> web.Response:
         await asyncio.to_thread(self._worker.loads.delete, request.match_info["id"])
         return web.Response(status=204)
+
+    async def _trust(self, request: web.Request) -> web.Response:
+        access = self._worker.access.need()
+        body = seal(Trust(access.keys), request["grant"].key, access.dataset.uid)
+        return web.Response(body=body, content_type="application/octet-stream")
 
     async def _delete_tiers(self, _: web.Request) -> web.Response:
         return web.json_response({"removed": self._worker.removal.ask()})

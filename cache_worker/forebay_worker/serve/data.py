@@ -15,9 +15,10 @@ from collections.abc import Callable
 import structlog
 
 from forebay_protocol import wire
-from forebay_protocol.errors import ForebayError, InvalidRequest, Overloaded, WorkerUnavailable
+from forebay_protocol.errors import ForebayError, InvalidRequest, Overloaded, Unauthorized, WorkerUnavailable
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion, block_aligned, block_count
 from forebay_protocol.wire import Flag, ReadRequest, ResponseHead
+from forebay_worker.access import Admission
 from forebay_worker.metrics import Metrics
 from forebay_worker.shell import ChunkShell, Fetched
 from forebay_worker.store.checksums import sums_of
@@ -59,12 +60,12 @@ class DataServer:
     """Listens on a TCP port until stopped."""
 
     def __init__(
-        self, shell: ChunkShell, check_token: Callable[[str], str], progress: Progress, metrics: Metrics,
+        self, shell: ChunkShell, admit: Callable[[str], Admission], progress: Progress, metrics: Metrics,
         window: ServedWindow, *, max_connections: int,
     ) -> None:  # fmt: skip
-        """``check_token`` returns the dataset that a token opens, or raises."""
+        """``admit`` lets a connection in by its token, or raises."""
         self._shell = shell
-        self._check_token = check_token
+        self._admit = admit
         self._progress = progress
         self._metrics = metrics
         self._window = window
@@ -103,11 +104,11 @@ class DataServer:
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _patience(stream, _HELLO_SECONDS)
-            dataset = self._greet(stream)
-            if dataset is not None:
+            admission = self._greet(stream)
+            if admission is not None:
                 _patience(stream, _IDLE_SECONDS)
                 while not self._stopping:
-                    self._answer(stream, dataset)
+                    self._answer(stream, admission)
         except (_Closed, OSError, InvalidRequest):
             # A broken or malformed stream cannot be answered any more; its end says so.
             pass
@@ -117,8 +118,8 @@ class DataServer:
                 self._metrics.connections.set(len(self._connections))
             stream.close()
 
-    def _greet(self, stream: socket.socket) -> str | None:
-        """Check the hello; the dataset that it opens, or None when it was refused."""
+    def _greet(self, stream: socket.socket) -> Admission | None:
+        """Check the hello; what it admits to, or None when it was refused."""
         magic, length = wire.HELLO.unpack(_receive(stream, wire.HELLO.size))
         if magic != wire.HELLO_MAGIC or length > wire.MAX_TOKEN:
             raise InvalidRequest("not a hello of this protocol")
@@ -126,12 +127,12 @@ class DataServer:
         try:
             if len(self._connections) > self._max_connections:
                 raise Overloaded("this worker has as many connections as it may", retry_after=1.0)
-            dataset = self._check_token(token)
+            admission = self._admit(token)
         except ForebayError as error:
             self._send_error(stream, 0, error)
             return None
         stream.sendall(self._head(wire.STATUS_OK, 0, 0, 0))
-        return dataset
+        return admission
 
     def _head(self, status: int, request_id: int, blocks: int, length: int) -> bytes:
         progress = self._progress
@@ -139,14 +140,15 @@ class DataServer:
             ResponseHead(status, blocks, request_id, progress.epoch(), progress.generation(), length)
         )
 
-    def _answer(self, stream: socket.socket, dataset: str) -> None:
+    def _answer(self, stream: socket.socket, admission: Admission) -> None:
         raw = _receive(stream, wire.REQUEST.size)
         flags, body_length, request_id, size, offset, length = wire.decode_request_head(raw)
         one = wire.decode_object(_receive(stream, body_length), size)
         with self._lock:
             self._busy += 1
         try:
-            if one.dataset != dataset:
+            admission.check()
+            if one.dataset != admission.dataset:
                 raise InvalidRequest("the token opens another dataset")
             check_range(one, offset, length)
             request = ReadRequest(request_id, one, offset, length, Flag(flags))
@@ -155,6 +157,8 @@ class DataServer:
         except ForebayError as error:
             self._metrics.request_errors.labels(error.reason).inc()
             self._send_error(stream, request_id, error)
+            if isinstance(error, Unauthorized):
+                raise _Closed from error
         except RuntimeError as error:
             # Executors refuse work once the process is stopping.
             self._send_error(stream, request_id, WorkerUnavailable(f"this worker stops ({error})"))

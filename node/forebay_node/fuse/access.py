@@ -1,10 +1,10 @@
 """What a mount is given: the dataset, its credentials and its keys. All of it arrives as text, once."""
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from forebay.trust import Trust, TrustHolder
 from forebay_protocol import auth
 from forebay_protocol.dataset import (
     CREDENTIALS_FILE,
@@ -23,7 +23,7 @@ class Access:
 
     document: DatasetDocument
     credentials: dict[str, Credentials] = field(repr=False)
-    keys: tuple[bytes, ...] = field(repr=False)
+    trust: TrustHolder
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> "Access":
@@ -38,8 +38,4 @@ class Access:
         except ValueError:
             # The parser's own message would quote the text.
             raise InvalidRequest("the access Secret's content cannot be parsed") from None
-        return cls(document, credentials, keys)
-
-    def token(self) -> str:
-        """A token for this dataset, valid from now."""
-        return auth.mint(self.keys[0], self.document.uid, time.time())
+        return cls(document, credentials, TrustHolder(document.uid, Trust(keys)))

@@ -52,13 +52,14 @@ class Server:
         """Nothing is asked of anybody yet."""
         access = settings.access
         self._settings = settings
-        self._pool = ConnectionPool(access.token, observer=self._observe)
-        self._ring = RingHolder(access.token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members))
+        token = access.trust.token
+        self._pool = ConnectionPool(token, observer=self._observe)
+        self._ring = RingHolder(
+            token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members), on_answer=access.trust.follow
+        )  # fmt: skip
         self._direct = DirectSources(access.document, access.credentials)
         self._reader = ChunkReader(self._ring, self._pool, self._direct, node=settings.node)
-        self._generations = Generations(
-            settings.folder, access.document.uid, self._ring, settings.seeds, access.token
-        )  # fmt: skip
+        self._generations = Generations(settings.folder, access.document.uid, self._ring, settings.seeds, token)
 
     def _observe(self, _member: Member, head: ResponseHead) -> None:
         self._ring.saw(head.epoch)

@@ -14,6 +14,7 @@ from forebay_operator.kube.kinds import KINDS
 from forebay_operator.model import meta, names
 from forebay_operator.model.dataload import DataLoad
 from forebay_operator.model.dataset import Dataset
+from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
 from forebay_operator.reconcile import dataload, dataset, dataset_deletion, membership, node_files, pods, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
@@ -107,18 +108,20 @@ class Observer:
             runtime=cached_by,
             credentials=credentials,
             secret_problems=problems,
-            keys="" if seen.deleting else await self._keys_of(seen),
+            keys=None if seen.deleting else await self._keys_of(seen),
+            fresh_key=secrets.token_hex(32),
             claim=claim,
             volume=volume,
             pods=tuple(
                 pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
             ),
             reports=reports,
+            workers=tuple(pod.name for pod in self._pods(namespace, name) if pod.running and not pod.deleting),
             on_nodes=bool(cached_by and cached_by.spec.node_folders) and not node_files.is_going(workers),
         )
 
-    async def _keys_of(self, seen: Dataset) -> str:
-        """The Dataset's key file. Keys are made once: who is asked last whether there are some is the API server."""
+    async def _keys_of(self, seen: Dataset) -> KeySet | None:
+        """The Dataset's keys. They are made once: who is asked last whether there are some is the API server."""
         namespace, name = seen.metadata.namespace, names.access_secret(seen.metadata.name)
         secret = self._access(namespace, seen.metadata.name)
         if secret is None:
@@ -129,8 +132,10 @@ class Observer:
                 secret = None
         owners = secret["metadata"].get("ownerReferences", ()) if secret else ()
         if secret is None or all(owner["uid"] != seen.metadata.uid for owner in owners):
-            return secrets.token_hex(32) + "\n"
-        return _keys(secret)
+            return None
+        note = secret["metadata"].get("annotations", {}).get(meta.ANNOTATION_KEY_ROTATION, "")
+        made = datetime.fromisoformat(secret["metadata"]["creationTimestamp"])
+        return KeySet.read(_keys(secret), note, made)
 
     def dataload(
         self, subject: Object, progress: Mapping[str, LoadProgress], sample: dataload.Sample | None

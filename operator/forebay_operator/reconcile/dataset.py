@@ -1,17 +1,18 @@
 """Decide what a Dataset needs: its access Secret, its volume, and what its status says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from forebay_operator.desired.access import access_secret
 from forebay_operator.desired.volume import persistent_volume, persistent_volume_claim
-from forebay_operator.model import conditions, quantity
+from forebay_operator.model import conditions, meta, quantity
 from forebay_operator.model.conditions import Verdict, fails, holds, unknown
 from forebay_operator.model.dataset import Dataset, DatasetStatus, MountStatus
+from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
-from forebay_operator.reconcile import dataset_deletion
+from forebay_operator.reconcile import dataset_deletion, key_rotation
 from forebay_operator.reconcile.plan import Patch, Plan, Ref, transition
 from forebay_protocol.control import IndexState, Problem, WorkerStatus
 from forebay_protocol.dataset import Credentials
@@ -26,20 +27,22 @@ _SOURCE_REASONS = {
 class Observed:
     """What was seen.
 
-    ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: content of the key file,
-    made afresh when there is none yet; ``pods``: names of unfinished pods that use the claim; ``on_nodes``: whether
-    workers run that have files on nodes.
+    ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: those of the access Secret, if
+    there is one; ``fresh_key``: random, to be used when one is wanted; ``pods``: names of unfinished pods that use the
+    claim; ``workers``: names of the worker pods that run; ``on_nodes``: whether they have files on nodes.
     """
 
     dataset: Dataset
     runtime: Runtime | None
     credentials: Mapping[str, Credentials]
     secret_problems: tuple[Problem, ...]
-    keys: str
+    keys: KeySet | None
+    fresh_key: str = field(repr=False)
     claim: dict[str, Any] | None
     volume: dict[str, Any] | None
     pods: tuple[str, ...]
     reports: Mapping[str, WorkerStatus]
+    workers: tuple[str, ...] = ()
     on_nodes: bool = False
 
 
@@ -54,12 +57,18 @@ def plan_dataset(seen: Observed, now: datetime) -> Plan:
     volume = () if taken else _volume_objects(seen)
     verdicts = _verdicts(seen)
     status = _status(seen, verdicts, now)
+    situation = key_rotation.Situation(
+        held=seen.keys, fresh=seen.fresh_key, workers=seen.workers, reports=seen.reports,
+        request=dataset.metadata.annotations.get(meta.ANNOTATION_ROTATE_KEY, ""),
+    )  # fmt: skip
+    rotation = key_rotation.next_step(situation, now)
     return Plan(
         hold=not dataset.held,
-        apply=(access_secret(dataset, dict(seen.credentials), seen.keys), *volume),
+        apply=(access_secret(dataset, dict(seen.credentials), rotation.keys), *volume),
         patches=() if taken else _rebind(seen),
         status=status.to_json(),
-        events=transition(dataset.status.conditions or (), verdicts[-1]),
+        events=(*transition(dataset.status.conditions or (), verdicts[-1]), *rotation.events),
+        requeue_after=rotation.requeue_after,
     )
 
 

@@ -53,6 +53,7 @@ def _standing(heard: Mapping[str, _Heard]) -> dict[str, tuple[object, ...]]:
             report.index,
             report.tiers,
             report.cached_bytes,
+            report.keys,
             report.problems,
         )
         for worker, (report, _, _) in heard.items()

@@ -186,14 +186,18 @@ class WorkerCluster:
     def write_access(self) -> None:
         """Write the access files, each replaced as a whole."""
         self.access.mkdir(exist_ok=True)
-        for name, text in (
-            ("credentials.json", json.dumps(credentials_to_json(dict(self.credentials)))),
-            ("keys", KEY + "\n"),
-            ("dataset.json", json.dumps(self.document.to_json())),
-        ):
-            fresh = self.access / f".{name}"
-            fresh.write_text(text)
-            fresh.replace(self.access / name)
+        self._write("credentials.json", json.dumps(credentials_to_json(dict(self.credentials))))
+        self.write_keys(KEY)
+        self._write("dataset.json", json.dumps(self.document.to_json()))
+
+    def write_keys(self, *keys: str) -> None:
+        """Replace the key file; the first key signs."""
+        self._write("keys", "".join(f"{key}\n" for key in keys))
+
+    def _write(self, name: str, text: str) -> None:
+        fresh = self.access / f".{name}"
+        fresh.write_text(text)
+        fresh.replace(self.access / name)
 
     def start(self, count: int, layout: Layout = Layout.SHARDED) -> Self:
         """Start so many more workers and publish the ring."""

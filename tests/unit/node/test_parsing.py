@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from forebay_node.fuse.access import Access
 from forebay_node.fuse.generations import poll_interval
 from forebay_node.mounts import mounted_at, parse_mountinfo
 from forebay_node.paths import NodePaths
+from forebay_protocol import auth
 from forebay_protocol.dataset import DatasetDocument
 from forebay_protocol.errors import InvalidRequest
 
@@ -51,7 +53,7 @@ def test_access_never_quotes_what_it_cannot_read() -> None:
     good = {"dataset.json": document, "keys": "new\nold\n"}
 
     access = Access.parse(good)
-    assert access.keys == (b"new", b"old")
+    auth.verify((b"new",), access.trust.token(), "u", time.time())
     assert access.credentials == {}
     for broken in ({"dataset.json": "topsecret"}, {"credentials.json": '{"m": "topsecret"}'}, {"keys": " \n"}):
         with pytest.raises(InvalidRequest) as caught:

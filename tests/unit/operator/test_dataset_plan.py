@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forebay_operator.model.dataset import Dataset
+from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
 from forebay_operator.reconcile import dataset as reconcile
 from forebay_operator.reconcile.plan import Plan
@@ -57,7 +58,8 @@ def plan(subject: Dataset | None = None, **changes: Any) -> Plan:
         "runtime": runtime(),
         "credentials": {},
         "secret_problems": (),
-        "keys": "key\n",
+        "keys": KeySet(keys=("key",), since=NOW),
+        "fresh_key": "fresh",
         "claim": OWNED,
         "volume": VOLUME,
         "pods": (),
