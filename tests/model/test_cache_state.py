@@ -7,8 +7,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from forebay_protocol.keys import ChunkKey
 from forebay_worker.core import events as ev
+from forebay_worker.core.chunk import Phase, Tier
+from forebay_worker.core.duel import Duel
 from forebay_worker.core.instructions import Instruction, ReadThrough, Remove, Wait, Write
-from forebay_worker.core.state import CacheState, Phase, Tier
+from forebay_worker.core.state import CacheState
 
 CAPACITIES = (100, 200)
 KEYS = st.builds(ChunkKey, st.sampled_from(["aa", "bb", "cc", "dd"]), st.integers(0, 11))
@@ -25,9 +27,10 @@ class CacheMachine(RuleBasedStateMachine):
         self.pinned: list[ChunkKey] = []
         self.readable: dict[ChunkKey, bytes] = {}
 
-    @initialize(found=st.lists(st.tuples(KEYS, st.integers(1, 20)), max_size=12))
-    def start(self, found: list[tuple[ChunkKey, int]]) -> None:
+    @initialize(found=st.lists(st.tuples(KEYS, st.integers(1, 20)), max_size=12), keeping=st.booleans())
+    def start(self, found: list[tuple[ChunkKey, int]], keeping: bool) -> None:
         """Take over what an earlier run left."""
+        self.state = CacheState(self.state.tiers, Duel(keeping=keeping))
         for key, length in found:
             if key not in self.readable:
                 self.state.handle(ev.Found(key, 0 if self.state.tiers[0].has_room(length) else 1, length, b"old"))
@@ -131,8 +134,8 @@ TestCacheState = pytest.mark.timeout(120)(CacheMachine.TestCase)
 TestCacheState.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
 
 
-def _filled(count: int, length: int = 10) -> CacheState:
-    state = CacheState([Tier(100, 0.95, 0.5)])
+def _filled(count: int, length: int = 10, *, keeping: bool = False) -> CacheState:
+    state = CacheState([Tier(100, 0.95, 0.5)], Duel(keeping=keeping))
     for number in range(count):
         assert state.handle(ev.Wanted(ChunkKey("aa", number), length)) == [Write(ChunkKey("aa", number), 0)]
         state.handle(ev.Written(ChunkKey("aa", number), b""))
@@ -149,6 +152,16 @@ def test_the_least_recently_used_go_first_and_down_to_the_low_watermark() -> Non
 
     assert instructions == [
         *(Remove(ChunkKey("aa", number), 0, 10) for number in (1, 2, 3, 4)),
+        Wait(ChunkKey("bb", 0)),
+    ]
+
+
+def test_while_keeping_only_as_much_goes_as_the_new_chunk_needs() -> None:
+    """And the chunk that came so goes before those that were there."""
+    state = _filled(9, keeping=True)
+
+    assert state.handle(ev.Wanted(ChunkKey("bb", 0), 10)) == [
+        Remove(ChunkKey("aa", 0), 0, 10),
         Wait(ChunkKey("bb", 0)),
     ]
 

@@ -2,88 +2,37 @@
 
 A chunk is *reserved* (being written), *present* (may be read), or *leaving* (being removed). Room counts as
 used from the reservation until the removal has been carried out, so a tier never holds more than its capacity.
-Eviction takes chunks that are of no use to the current generation and ring first, then the least recently
-used of all tiers; never one that a reader has pinned.
+Eviction never takes a chunk that a reader has pinned. While recency rules, it takes many at once, down to the low
+watermark; while keeping does, only as many as the new chunk needs.
 """
 
-from collections import OrderedDict
-from dataclasses import dataclass
-from enum import Enum, auto
-
-from forebay_protocol.keys import ChunkKey
+from forebay_protocol.keys import CHUNK_SIZE, ChunkKey
 from forebay_worker.core import events as ev
+from forebay_worker.core.chunk import Chunk, Phase, Tier
+from forebay_worker.core.duel import Duel
 from forebay_worker.core.instructions import Instruction, ReadThrough, Remove, Wait, Write
+from forebay_worker.core.order import PROBATION_SHARE, EvictionOrder
 
 VICTIMS_AT_ONCE = 32
 """One admission removes at most so many chunks, so that no reader waits for all of an eviction."""
 
 
-class Phase(Enum):
-    """Where a chunk is in its life."""
-
-    RESERVED = auto()
-    PRESENT = auto()
-    LEAVING = auto()
-
-
-@dataclass(slots=True)
-class Chunk:
-    """What is known of one chunk. ``sums`` are its blocks' checksums as the wire carries them."""
-
-    key: ChunkKey
-    tier: int
-    length: int
-    phase: Phase
-    sums: bytes = b""
-    verified: bool = False
-    current: bool = True
-    owned: bool = True
-    pins: int = 0
-    damaged: bool = False
-
-    @property
-    def counted(self) -> bool:
-        """Whether it belongs to the worker's share of the current generation, and is known to be right."""
-        return self.phase is Phase.PRESENT and self.verified and self.current and self.owned
-
-
-@dataclass(slots=True)
-class Tier:
-    """Room of one tier in bytes; ``high`` and ``low`` are shares of the capacity.
-
-    Chunks take whole blocks of ``block`` bytes, as they do on disk: many small ones need more than they hold.
-    """
-
-    capacity: int
-    high: float
-    low: float
-    block: int = 1
-    used: int = 0
-
-    def room_of(self, length: int) -> int:
-        """What a chunk of that length takes."""
-        return -(-length // self.block) * self.block
-
-    def has_room(self, length: int) -> bool:
-        """Whether the chunk fits below the high watermark."""
-        return self.used + self.room_of(length) <= self.capacity * self.high
-
-
 class CacheState:
     """Feed it events in any order that the instructions allow; ``validate`` holds after each."""
 
-    def __init__(self, tiers: list[Tier]) -> None:
-        """Begin with empty tiers, fastest first."""
+    def __init__(self, tiers: list[Tier], duel: Duel | None = None) -> None:
+        """Begin with empty tiers, fastest first; ``duel`` when something is known of the readers."""
         self.tiers = tiers
         self.cached_bytes = 0
         self.held_bytes = 0
         self.evictions = 0
         self._chunks: dict[ChunkKey, Chunk] = {}
-        self._useful: OrderedDict[ChunkKey, Chunk] = OrderedDict()
-        self._spare: OrderedDict[ChunkKey, Chunk] = OrderedDict()
+        self._order = EvictionOrder()
+        self._duel = duel or Duel()
         self._objects: dict[tuple[int, str], int] = {}
         self._leaving_bytes = 0
         self._draining = False
+        self._full = False
 
     def peek(self, key: ChunkKey) -> Chunk | None:
         """The chunk if it may be read; changes nothing."""
@@ -91,12 +40,13 @@ class CacheState:
         return chunk if chunk is not None and chunk.phase is Phase.PRESENT and not chunk.damaged else None
 
     def pin(self, key: ChunkKey, *, touch: bool = True) -> Chunk | None:
-        """The chunk if it may be read, held until Released; ``touch`` makes it the most recently used."""
+        """The chunk if it may be read, held until Released; ``touch`` tells that a reader wants it."""
         chunk = self.peek(key)
         if chunk is not None:
             chunk.pins += 1
             if touch:
-                self._order(chunk).move_to_end(key)
+                self._duel.read(key, chunk.length, self._room_for_chunks())
+                self._order.touch(chunk, keeping=self._duel.keeping)
         return chunk
 
     def present(self) -> list[ChunkKey]:
@@ -131,7 +81,7 @@ class CacheState:
         match event:
             case ev.Written() if chunk.phase is Phase.RESERVED:
                 chunk.phase, chunk.sums, chunk.verified = Phase.PRESENT, event.sums, True
-                self._order(chunk)[chunk.key] = chunk
+                self._order.add(chunk, on_probation=self._full and self._duel.keeping)
             case ev.WriteFailed() if chunk.phase is Phase.RESERVED:
                 self._forget_object(chunk)
                 self._free(chunk)
@@ -160,16 +110,22 @@ class CacheState:
             return []
         chunk = Chunk(event.key, event.tier, event.length, Phase.PRESENT, event.sums)
         self._enter(chunk)
-        self._order(chunk)[chunk.key] = chunk
+        self._order.add(chunk, on_probation=False)
         return []
 
     def _admit(self, event: ev.Wanted) -> list[Instruction]:
         if event.key in self._chunks:
             return [ReadThrough(event.key)]
+        self._duel.read(event.key, event.length, self._room_for_chunks())
         tier = self._tier_for(event.length)
-        if tier is None:
-            self._draining = True
-        victims = self._victims() if self._draining else []
+        if tier is None and not self._ever_fits(event.length):
+            return [ReadThrough(event.key)]
+        self._full = tier is None or (self._full and self._nearly_full())
+        if self._duel.keeping:
+            victims = [] if tier is not None else self._make_way(event.length)
+        else:
+            self._draining |= tier is None
+            victims = self._drain() if self._draining else []
         if tier is not None:
             self._enter(Chunk(event.key, tier, event.length, Phase.RESERVED))
             return [*victims, Write(event.key, tier)]
@@ -178,22 +134,46 @@ class CacheState:
         return [ReadThrough(event.key)]
 
     def _tier_for(self, length: int) -> int | None:
-        return next((number for number, tier in enumerate(self.tiers) if tier.has_room(length)), None)
+        keeping = self._duel.keeping
+        return next((number for number, tier in enumerate(self.tiers) if tier.has_room(length, keeping=keeping)), None)
 
-    def _victims(self) -> list[Instruction]:
+    def _ever_fits(self, length: int) -> bool:
+        keeping = self._duel.keeping
+        return any(tier.room_of(length) <= tier.ceiling(keeping=keeping) for tier in self.tiers)
+
+    def _room_for_chunks(self) -> float:
+        """Bytes that chunks may take before others have to go, over all tiers."""
+        return sum(tier.ceiling(keeping=self._duel.keeping) for tier in self.tiers)
+
+    def _nearly_full(self) -> bool:
+        """Whether it takes less than what is on probation, and a chunk that did not fit into each tier, to fill all."""
+        room = self._room_for_chunks()
+        return self._used() + room / PROBATION_SHARE + CHUNK_SIZE * (1 + len(self.tiers)) > room
+
+    def _used(self) -> int:
+        return sum(tier.used for tier in self.tiers if tier.capacity)
+
+    def _make_way(self, length: int) -> list[Instruction]:
+        """Enough of the chunks for one of ``length`` bytes, unless others make that much room already."""
+        wanted = max(length, self._used() + length - self._room_for_chunks())
+        return self._evict(wanted - self._leaving_bytes)
+
+    def _drain(self) -> list[Instruction]:
         """Some of the chunks that have to go until the pool is at its low watermark."""
-        working = {number for number, tier in enumerate(self.tiers) if tier.capacity}
-        target = sum(self.tiers[number].capacity * self.tiers[number].low for number in working)
-        staying = sum(self.tiers[number].used for number in working) - self._leaving_bytes
+        target = sum(tier.capacity * tier.low for tier in self.tiers)
+        victims = self._evict(self._used() - self._leaving_bytes - target)
+        self._draining = len(victims) == VICTIMS_AT_ONCE
+        return victims
+
+    def _evict(self, wanted: float) -> list[Instruction]:
+        """Let chunks go until ``wanted`` bytes will be free, or it is enough at once."""
         victims: list[Chunk] = []
-        for order in (self._spare, self._useful):
-            for chunk in order.values():
-                if staying <= target or len(victims) == VICTIMS_AT_ONCE:
-                    break
-                if not chunk.pins and chunk.tier in working:
-                    victims.append(chunk)
-                    staying -= self._room(chunk)
-        self._draining = staying > target and bool(victims)
+        for chunk in self._order.leaving(self._room_for_chunks(), keeping=self._duel.keeping):
+            if wanted <= 0 or len(victims) == VICTIMS_AT_ONCE:
+                break
+            if not chunk.pins and self.tiers[chunk.tier].capacity:
+                victims.append(chunk)
+                wanted -= self._room(chunk)
         self.evictions += len(victims)
         return [self._leave(chunk) for chunk in victims]
 
@@ -202,25 +182,19 @@ class CacheState:
 
     def _leave(self, chunk: Chunk) -> Instruction:
         self.cached_bytes -= chunk.length if chunk.counted else 0
-        del self._order(chunk)[chunk.key]
+        self._order.remove(chunk)
         chunk.phase = Phase.LEAVING
         self._leaving_bytes += self._room(chunk)
         self._forget_object(chunk)
         return Remove(chunk.key, chunk.tier, chunk.length)
 
     def _judge(self, chunk: Chunk, event: ev.Judged) -> None:
-        before = self._order(chunk)
         chunk.current, chunk.owned = event.current, event.owned
-        chunk_order = self._spare if event.spare else self._useful
-        if chunk.phase is Phase.PRESENT and chunk_order is not before:
-            del before[chunk.key]
-            chunk_order[chunk.key] = chunk
+        if chunk.phase is Phase.PRESENT:
+            self._order.judge(chunk, spare=event.spare)
 
     def _room(self, chunk: Chunk) -> int:
         return self.tiers[chunk.tier].room_of(chunk.length)
-
-    def _order(self, chunk: Chunk) -> OrderedDict[ChunkKey, Chunk]:
-        return self._spare if chunk.key in self._spare else self._useful
 
     def _enter(self, chunk: Chunk) -> None:
         self._chunks[chunk.key] = chunk
@@ -247,8 +221,8 @@ class CacheState:
             assert tier.used == sum(tier.room_of(chunk.length) for chunk in held)
         assert self.held_bytes == sum(chunk.length for chunk in self._chunks.values())
         present = {key for key, chunk in self._chunks.items() if chunk.phase is Phase.PRESENT}
-        assert present == self._useful.keys() | self._spare.keys()
-        assert not self._useful.keys() & self._spare.keys()
+        assert present == self._order.keys()
+        self._order.validate()
         assert self.cached_bytes == sum(chunk.length for chunk in self._chunks.values() if chunk.counted)
         assert not any(chunk.pins for chunk in self._chunks.values() if chunk.phase is not Phase.PRESENT)
         staying = [chunk for chunk in self._chunks.values() if chunk.phase is not Phase.LEAVING]

@@ -16,8 +16,9 @@ import structlog
 from forebay_protocol.control import Problem, TierStatus
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
 from forebay_worker.core import events as ev
+from forebay_worker.core.chunk import Chunk, Tier
 from forebay_worker.core.instructions import Instruction, Remove, Wait, Write
-from forebay_worker.core.state import CacheState, Chunk, Tier
+from forebay_worker.core.state import CacheState
 from forebay_worker.metrics import Metrics
 from forebay_worker.settings import TierSettings
 from forebay_worker.store.checksums import block_sums

@@ -1,0 +1,87 @@
+"""The cache's own state under what readers do, with plain LRU on the same trace as reference."""
+
+import random
+
+import pytest
+
+from cachesim.policies import Lru
+from cachesim.traces import TRACES, Trace, epochs, ranges, zipf
+from forebay_protocol.keys import CHUNK_SIZE, ChunkKey
+from forebay_worker.core import events as ev
+from forebay_worker.core.chunk import Tier
+from forebay_worker.core.instructions import Instruction, Remove, Wait, Write
+from forebay_worker.core.state import CacheState
+
+DIGESTS = random.Random(4)
+
+
+class Cache:
+    """A worker's state with disks that are done at once, by chunk number; tiers of so many chunks."""
+
+    def __init__(self, *capacities: int, length: int = CHUNK_SIZE) -> None:
+        self.state = CacheState([Tier(capacity * length, 0.95, 0.85) for capacity in capacities])
+        self.length = length
+        self.keys: dict[int, ChunkKey] = {}
+
+    def read(self, chunk: int) -> bool:
+        """Read one chunk as the store does; whether it was there."""
+        key = self.keys.get(chunk)
+        if key is None:
+            key = self.keys[chunk] = ChunkKey(f"{DIGESTS.getrandbits(256):064x}", chunk % 3)
+        if self.state.pin(key) is not None:
+            self.state.handle(ev.Released(key))
+            return True
+        instructions = self.state.handle(ev.Wanted(key, self.length))
+        while any(isinstance(one, Wait) for one in instructions):
+            self._remove(instructions)
+            instructions = self.state.handle(ev.Wanted(key, self.length))
+        self._remove(instructions)
+        if any(isinstance(one, Write) for one in instructions):
+            self.state.handle(ev.Written(key, b""))
+        return False
+
+    def _remove(self, instructions: list[Instruction]) -> None:
+        for one in instructions:
+            if isinstance(one, Remove):
+                self.state.handle(ev.Removed(one.key))
+
+
+def ratio(policy: Cache | Lru, trace: Trace, warm: int = 0) -> float:
+    """Share of hits among the reads after the first ``warm``."""
+    hits = [policy.read(chunk) for chunk in trace]
+    return sum(hits[warm:]) / (len(hits) - warm)
+
+
+@pytest.mark.parametrize("capacity", [40, 400, 2500])
+def test_epochs_over_twice_the_capacity_come_near_the_ideal(capacity: int) -> None:
+    """Three shuffled epochs: the best that one can do is to hit capacity/size of the reads; LRU does not."""
+    trace = epochs(2 * capacity, 3)
+
+    ours, lru = ratio(Cache(capacity), trace, 2 * capacity), ratio(Lru(capacity), trace, 2 * capacity)
+
+    assert ours >= 0.9 * 0.5
+    assert lru <= 0.5 * 0.5
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_recency_is_not_lost(name: str) -> None:
+    """On every trace the cache hits as LRU does, less a few percent for finding out, or more."""
+    trace = TRACES[name](200)
+
+    assert ratio(Cache(200), trace) >= 0.93 * ratio(Lru(200), trace)
+
+
+def test_ranges_of_one_chunk_are_one_read() -> None:
+    """Readers who ask for a chunk in four parts find it after the first, and do not look like coming back."""
+    trace = list(ranges(epochs(1400, 3), 4))
+
+    ours = ratio(Cache(700), trace, 4 * 1400)
+
+    assert ours >= 0.75 + 0.25 * 0.9 * 0.5
+
+
+def test_a_small_file_counts_by_its_bytes() -> None:
+    """The sample of a cache of many small chunks is as good as that of few large ones."""
+    trace = zipf(30_000, 60_000)
+
+    assert ratio(Cache(3000, length=4096), trace) >= 0.97 * ratio(Lru(3000), trace)
