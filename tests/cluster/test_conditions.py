@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from testkit.seeding import Seeded, big_objects
+from testkit.store import Store
 from testkit.waiting import eventually
 from testkit.workspace import SECRET, Workspace
 
@@ -83,6 +84,21 @@ def test_an_endpoint_that_does_not_answer(workspace: Workspace, seed: Seed) -> N
     assert "127.0.0.1:9" in condition["message"]
 
     workspace.apply(workspace.dataset(prefix=seeded.prefix))
+    workspace.wait("dataset", "data", timeout=60)
+
+
+def test_a_store_that_stops_with_nobody_reading(workspace: Workspace, store: Store, seed: Seed) -> None:
+    """An outage shows although no byte is asked for, and its end as well; the workers keep their rows."""
+    _healthy(workspace, seed)
+
+    store.stop()
+    try:
+        condition = _reason(workspace, "dataset", "EndpointUnreachable")
+        assert store.endpoint in condition["message"]
+        assert workspace.status("runtime", "data")["readyReplicas"] == 1
+    finally:
+        store.start()
+
     workspace.wait("dataset", "data", timeout=60)
 
 
