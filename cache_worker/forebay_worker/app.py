@@ -15,7 +15,6 @@ from forebay_worker.membership import Membership
 from forebay_worker.metrics import Metrics
 from forebay_worker.origin import Origin
 from forebay_worker.peers import Peers
-from forebay_worker.removal import Removal
 from forebay_worker.serve.control import ControlServer
 from forebay_worker.serve.data import DataServer, Progress
 from forebay_worker.settings import WorkerSettings
@@ -27,9 +26,6 @@ from forebay_worker.worth import Appraiser
 
 ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "scrub"}
 """Threads that must run as long as the worker does."""
-
-_REMOVAL_SECONDS = 20.0
-"""How long the end of the process waits for the end of its files, within the pod's grace."""
 
 _log = structlog.get_logger()
 
@@ -62,8 +58,6 @@ class Worker:
             self._window,
             max_connections=settings.max_connections,
         )
-        folders = (*(tier.path for tier in settings.tiers), settings.state_dir)
-        self.removal = Removal(self._end_work, folders)
         self._control = ControlServer(self)
         self._stopping = False
         self.data_port = 0
@@ -158,15 +152,6 @@ class Worker:
     def stop(self) -> None:
         """Not ready any more; answers under way end; everything is closed."""
         start = time.monotonic()
-        self._end_work()
-        self._control.stop()
-        self.removal.wait(_REMOVAL_SECONDS)
-        self._peers.close()
-        self._origin.close()
-        _log.info("worker stopped", seconds=round(time.monotonic() - start, 3))
-
-    def _end_work(self) -> None:
-        """Serve and fill nothing any more, and let go of all files; only the control API goes on."""
         self._stopping = True
         self._refresh.stop()
         self.loads.stop()
@@ -178,3 +163,7 @@ class Worker:
         cache, self.shell.cache = self.shell.cache, None
         if cache is not None:
             cache.store.close()
+        self._control.stop()
+        self._peers.close()
+        self._origin.close()
+        _log.info("worker stopped", seconds=round(time.monotonic() - start, 3))

@@ -10,9 +10,13 @@ from pathlib import Path
 from forebay_node import logs
 from forebay_node.csi.serving import Plugin, probe
 from forebay_node.paths import NodePaths
+from forebay_node.tier_folders import TierFolders
 from forebay_node.volumes import INDEX_PATIENCE, Volumes
 
 _GRACE = 10.0
+_COLLECT_SECONDS = 5.0
+"""Pause between looks for worker folders that nobody claims."""
+
 _log = logging.getLogger("forebay_node")
 
 
@@ -23,6 +27,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="only ask whether the driver of this node answers")
     parser.add_argument(
         "--index-patience", type=float, default=INDEX_PATIENCE, help="seconds that staging waits for a first index"
+    )
+    parser.add_argument(
+        "--tier-root", type=Path, action="append", default=[], metavar="FOLDER",
+        help="a folder of the node that hostPath tiers may live in; again for more",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runtimes-dir", type=Path, help="folder with the list of Runtimes; tier folders that none claims are removed"
     )
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
@@ -40,15 +51,22 @@ def main() -> int:
         return 0 if probe(paths.socket, timeout=5.0) else 1
     volumes = Volumes(paths, node=arguments.node_name, index_patience=arguments.index_patience)
     volumes.recover()
-    plugin = Plugin(arguments.node_name, paths, volumes)
+    tiers = TierFolders(tuple(arguments.tier_root), arguments.runtimes_dir, paths.pods)
+    plugin = Plugin(arguments.node_name, paths, volumes, tiers)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     plugin.start()
     _log.info("serving %s", paths.socket)
+    threading.Thread(target=_collect, args=(tiers, ended), name="collect", daemon=True).start()
     ended.wait()
     plugin.stop(_GRACE)
     return 0
+
+
+def _collect(tiers: TierFolders, ended: threading.Event) -> None:
+    while not ended.wait(_COLLECT_SECONDS):
+        tiers.collect()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 FSTYPE = "fuse.forebay"
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 _UMOUNT_NOFOLLOW = 8
 _MNT_DETACH = 2
 
@@ -44,10 +44,19 @@ def mount_fuse(device: int, source: str, target: Path) -> None:
 
 def bind_read_only(source: Path, target: Path) -> None:
     """Show ``source`` at ``target`` too."""
+    _bind(source, target, MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def bind_data(source: Path, target: Path) -> None:
+    """Show ``source`` at ``target`` too, to be written to; nothing in it can be run."""
+    _bind(source, target, MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def _bind(source: Path, target: Path, flags: int) -> None:
     _mount(str(source), target, "", MS_BIND, "")
     # A bind mount takes its flags only in a second call.
     try:
-        _mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "")
+        _mount("", target, "", MS_BIND | MS_REMOUNT | flags, "")
     except OSError:
         detach(target)
         raise

@@ -31,6 +31,11 @@ class NodePaths:
         return self.kubelet / "plugins_registry" / f"{DRIVER_NAME}-reg.sock"
 
     @property
+    def pods(self) -> Path:
+        """Where the kubelet keeps the volumes of pods."""
+        return self.kubelet / "pods"
+
+    @property
     def volumes(self) -> Path:
         """One folder for each staged volume."""
         return self.plugin / "volumes"

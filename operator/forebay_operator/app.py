@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from forebay_operator.kube.cache import Cache
+from forebay_operator.kube.cache import Cache, Object
 from forebay_operator.kube.client import Client
 from forebay_operator.kube.errors import KubeError, NotLeader
 from forebay_operator.kube.execute import Executor
@@ -17,7 +17,7 @@ from forebay_operator.kube.lists import synchronise
 from forebay_operator.kube.observe import Observer, sample
 from forebay_operator.metrics import PASS_SECONDS, PASSES
 from forebay_operator.model.dataload import DataLoad
-from forebay_operator.queue import Key, KeyQueue
+from forebay_operator.queue import NODE_FOLDERS, Key, KeyQueue
 from forebay_operator.reconcile import dataload as loads
 from forebay_operator.reconcile.dataload import plan_dataload
 from forebay_operator.reconcile.dataset import plan_dataset
@@ -61,12 +61,13 @@ class Reconciler:
         self._refused: dict[Key, tuple[str, ...]] = {}
         self._samples: dict[Key, loads.Sample] = {}
         self._asked: dict[Key, Asked] = {}
-        self._cleared: dict[Key, frozenset[str]] = {}
+        self._announced: Object | None = None
         self._passes: dict[str, Callable[[Key], Awaitable[float | None]]] = {
             "Dataset": self._dataset,
             "Runtime": self._runtime,
             "DataLoad": self._dataload,
             "PersistentVolume": self._volume,
+            NODE_FOLDERS.kind: self._node_folders,
         }
 
     async def run(self) -> None:
@@ -117,6 +118,8 @@ class Reconciler:
 
     def enqueue_all(self) -> None:
         """Look at everything."""
+        self._announced = None
+        self._queue.add(NODE_FOLDERS)
         for kind in self._passes:
             for raw in self._cache.all(kind):
                 self._queue.add(Key(kind, raw["metadata"].get("namespace", ""), raw["metadata"]["name"]))
@@ -139,7 +142,6 @@ class Reconciler:
             await self._observer.runtime(subject, reports, self._settings.worker_image),
             refused=self._refused.get(key, ()),
             changing=changed is Change.STANDING,
-            cleared=self._cleared.get(key, frozenset()),
         )
         plan = plan_runtime(seen, datetime.now(UTC))
         refused = await self._executor.execute(subject, "Runtime", plan)
@@ -148,11 +150,6 @@ class Reconciler:
             self._queue.add(key)
         if plan.ring is not None and access is not None:
             await self._fleet.publish(access, plan.ring)
-        if plan.clear and access is not None:
-            cleared = await self._fleet.clear(access, plan.clear)
-            if cleared:
-                self._cleared[key] = seen.cleared | cleared
-                self._queue.add(key)
         return plan.requeue_after
 
     async def _dataset(self, key: Key) -> float | None:
@@ -208,7 +205,6 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._samples.pop(key, None)
         self._refused.pop(key, None)
-        self._cleared.pop(key, None)
         self._failures.pop(key, None)
 
     async def _volume(self, key: Key) -> float | None:
@@ -216,4 +212,12 @@ class Reconciler:
         raw = self._observer.subject(*key)
         if raw is not None and self._observer.serves_nobody(raw):
             await self._executor.delete(Ref(*key))
+        return None
+
+    async def _node_folders(self, _: Key) -> float | None:
+        """Tell the node plugins whose folders may stay."""
+        wanted = self._observer.runtimes_on_nodes()
+        if wanted != self._announced:
+            await self._executor.announce(wanted)
+            self._announced = wanted
         return None

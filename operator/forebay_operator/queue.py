@@ -12,6 +12,10 @@ class Key(NamedTuple):
     name: str
 
 
+NODE_FOLDERS = Key("NodeFolders", "", "")
+"""No resource: the look at all Runtimes that may have folders on nodes."""
+
+
 class KeyQueue:
     """Keys that wait, now or later. A key is never handed out twice at the same time."""
 

@@ -18,9 +18,6 @@ GET  /v1/loads/{id}   ``LoadProgress``
 DELETE /v1/loads/{id} stop and forget; answers 204 also when there is none
 GET  /v1/trust        the access Secret's keys, sealed with the key that signed the request's token; ask when
                       ``X-Forebay-Key`` of any answer names another key than the one in use
-DELETE /v1/tiers      this worker's end: serve and fill nothing any more and remove all files of the tiers and the
-                      state folder; answers ``{"removed"}``, false while that is under way; ask again until it
-                      is true. From then on all routes but this, health and metrics answer 503
 ====================  =================================================================================
 """
 
@@ -38,7 +35,6 @@ RING = "/v1/ring"
 STATUS = "/v1/status"
 INDEX = "/v1/index"
 LOADS = "/v1/loads"
-TIERS = "/v1/tiers"
 TRUST = "/v1/trust"
 GENERATION_HEADER = "X-Forebay-Generation"
 KEY_HEADER = "X-Forebay-Key"

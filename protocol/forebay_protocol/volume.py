@@ -11,3 +11,19 @@ WORKER_SERVICE = "forebay.io/worker-service"
 CONTROL_PORT = 7070
 DATA_PORT = 7071
 """The workers' TCP ports: HTTP control and metrics, and the data protocol."""
+
+TIER_PATH = "forebay.io/tier-path"
+RUNTIME_UID = "forebay.io/runtime-uid"
+"""Attributes of a worker's inline volume: a folder of the node for one tier, and the Runtime that it caches for."""
+
+WORKER_UID = 65532
+"""User and group of the worker's process, and of its folders on nodes."""
+
+TIER_FOLDERS = ("chunks", "state")
+"""What the node plugin prepares in a worker's folder: the tier, and the worker's state beside the first lasting one."""
+
+NODE_NAMESPACE = "forebay-node"
+RUNTIMES_CONFIG_MAP = "forebay-runtimes"
+RUNTIMES_FILE = "runtimes.json"
+"""The ConfigMap, in the node plugin's namespace, and its file: an object of Runtime UIDs and their replicas. Folders
+of nodes that no Runtime in it claims are removed."""

@@ -43,7 +43,8 @@ def test_the_operator_is_killed_in_the_middle_of_each_flow(
     def kill_after(seconds: float) -> None:
         moment = random.Random(seconds)
         eventually(lambda: moment.random() > 0.8, timeout=30, what="a random moment comes", interval=seconds / 5)
-        cluster.kubectl("delete", "-n", "forebay-system", "--grace-period=0", "--force", *_operator_pods(cluster))
+        victims = eventually(lambda: _operator_pods(cluster), timeout=60, what="an operator runs that can be killed")
+        cluster.kubectl("delete", "-n", "forebay-system", "--grace-period=0", "--force", *victims)
         proof.counts["kills"] += 1
 
     for attempt in range(proof.rounds):

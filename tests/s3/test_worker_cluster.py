@@ -22,7 +22,7 @@ from testkit.buckets import Bucket
 from testkit.sample_cluster import OBJECTS, TOTAL, Make, document, read_all, versions
 from testkit.store_proxy import StoreProxy
 from testkit.waiting import eventually
-from testkit.worker_processes import MIB, TierFolder, WorkerCluster, WorkerProcess, draining
+from testkit.worker_processes import MIB, TierFolder, WorkerCluster, draining
 
 
 def test_every_byte_is_right_and_fetched_once(make: Make, proxy: StoreProxy) -> None:
@@ -300,39 +300,6 @@ def test_sigterm_ends_quickly_and_cleanly(make: Make) -> None:
     assert time.monotonic() - start < 5
     events = [json.loads(line)["event"] for line in worker.log.read_text().splitlines()]
     assert events[-1] == "worker stopped"
-
-
-def _left(worker: WorkerProcess) -> list[Path]:
-    """Everything in the worker's tiers and its state folder."""
-    return [path for folder in (*worker.tier_paths, worker.folder / "state") for path in folder.rglob("*")]
-
-
-@pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "loading"])
-def test_a_worker_removes_all_its_files_when_asked(make: Make, loaded: bool) -> None:
-    """Also those of a load under way; it serves nothing from then on, and its end brings nothing back."""
-    cluster = make(tiers=(TierFolder(medium="Memory", quota=9 * MIB), TierFolder(medium="SSD"))).start(1)
-    cluster.wait_for_index()
-    worker = cluster.workers[0]
-    if loaded:
-        cluster.load_all()
-        assert worker.cache_files()
-    else:
-        worker.load("load", LoadRequest())
-    assert worker.call("DELETE", control.TIERS, token="foreign")[0] == 401
-
-    eventually(
-        lambda: worker.call("DELETE", control.TIERS), timeout=20, what="the files are removed",
-        until=lambda answer: answer[0] == 200 and json.loads(answer[1]) == {"removed": True},
-    )  # fmt: skip
-
-    assert _left(worker) == []
-    assert worker.call("PUT", control.RING, {})[0] == worker.call("GET", control.STATUS)[0] == 503
-    assert worker.call("GET", control.READY)[0] == 503
-    assert json.loads(worker.call("DELETE", control.TIERS)[1]) == {"removed": True}
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", worker.data_port), timeout=5)
-    assert worker.end(signal.SIGTERM) == 0
-    assert _left(worker) == []
 
 
 def test_an_object_beside_a_folder_of_its_name(moto_bucket: Bucket, keys: Credentials, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from forebay.trust import Trust, seal
 from forebay_protocol import control
 from forebay_protocol.auth import Grant
 from forebay_protocol.control import LoadRequest
-from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized, WorkerUnavailable
+from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized
 from forebay_protocol.ring import Ring
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ class ControlServer:
                 web.get(control.LOADS + "/{id}", self._get_load),
                 web.delete(control.LOADS + "/{id}", self._delete_load),
                 web.get(control.TRUST, self._trust),
-                web.delete(control.TIERS, self._delete_tiers),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -91,8 +90,6 @@ class ControlServer:
         except ForebayError as error:
             return _failure(error)
         try:
-            if self._worker.removal.begun and request.path != control.TIERS:
-                raise WorkerUnavailable("this worker is removing its files; ask another one")
             request["grant"] = grant
             answer = await handler(request)
         except ForebayError as error:
@@ -166,9 +163,6 @@ class ControlServer:
         access = self._worker.access.need()
         body = seal(Trust(access.keys), request["grant"].key, access.dataset.uid)
         return web.Response(body=body, content_type="application/octet-stream")
-
-    async def _delete_tiers(self, _: web.Request) -> web.Response:
-        return web.json_response({"removed": self._worker.removal.ask()})
 
     def stop(self) -> None:
         """Stop serving and end the thread."""

@@ -13,6 +13,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from forebay import _version
 from forebay_node.csi import csi_pb2, registration_pb2
+from forebay_node.tier_folders import TierFolders, is_tier
 from forebay_node.volumes import (
     VolumeBusy,
     VolumeNotFound,
@@ -104,10 +105,11 @@ class IdentityService:
 class NodeService:
     """Volumes on this node."""
 
-    def __init__(self, node_name: str, volumes: Volumes) -> None:
+    def __init__(self, node_name: str, volumes: Volumes, tiers: TierFolders) -> None:
         """``node_name`` is the CSI node id."""
         self._node_name = node_name
         self._volumes = volumes
+        self._tiers = tiers
 
     def stage(self, request: csi_pb2.NodeStageVolumeRequest) -> csi_pb2.NodeStageVolumeResponse:
         """Mount once for the node."""
@@ -126,8 +128,12 @@ class NodeService:
         return csi_pb2.NodeUnstageVolumeResponse()
 
     def publish(self, request: csi_pb2.NodePublishVolumeRequest) -> csi_pb2.NodePublishVolumeResponse:
-        """Bind for one pod."""
+        """Bind for one pod: a dataset, or a folder of the node for a cache worker."""
         _refuse_block(request.volume_capability)
+        if is_tier(request.volume_context):
+            with self._volumes.at(request.volume_id, request.target_path) as target:
+                self._tiers.publish(request.volume_context, target)
+            return csi_pb2.NodePublishVolumeResponse()
         volume = VolumeRequest(
             volume_id=request.volume_id, staging_path=request.staging_target_path,
             context=request.volume_context, secrets=request.secrets,

@@ -8,6 +8,7 @@ import grpc
 from forebay_node.csi import csi_pb2
 from forebay_node.csi.service import IdentityService, NodeService, RegistrationService
 from forebay_node.paths import NodePaths
+from forebay_node.tier_folders import TierFolders
 from forebay_node.volumes import Volumes
 
 _THREADS = 64
@@ -17,11 +18,13 @@ _THREADS = 64
 class Plugin:
     """The CSI socket and, once that answers, the registration socket."""
 
-    def __init__(self, node_name: str, paths: NodePaths, volumes: Volumes) -> None:
+    def __init__(self, node_name: str, paths: NodePaths, volumes: Volumes, tiers: TierFolders) -> None:
         """Nothing listens yet."""
         self._paths = paths
         self._csi = grpc.server(ThreadPoolExecutor(_THREADS, "csi"))
-        self._csi.add_generic_rpc_handlers((IdentityService().handler(), NodeService(node_name, volumes).handler()))
+        self._csi.add_generic_rpc_handlers(
+            (IdentityService().handler(), NodeService(node_name, volumes, tiers).handler())
+        )
         self._registration = grpc.server(ThreadPoolExecutor(2, "registration"))
         self._registration.add_generic_rpc_handlers((RegistrationService(str(paths.socket)).handler(),))
 

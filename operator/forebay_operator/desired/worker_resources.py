@@ -11,11 +11,7 @@ _DEFAULT_LIMITS: dict[str, str | int] = {"memory": "512Mi", "ephemeral-storage":
 
 def _tier_bytes(spec: RuntimeSpec) -> dict[str, int]:
     memory = sum(tier.size_limit_bytes for tier in spec.tiers if tier.medium == "Memory")
-    disk = sum(
-        tier.size_limit_bytes
-        for tier in spec.tiers
-        if tier.medium != "Memory" and tier.host_path is None and tier.claim is None
-    )
+    disk = sum(tier.size_limit_bytes for tier in spec.tiers if tier.medium != "Memory" and not tier.lasts)
     return {"memory": memory, "ephemeral-storage": disk}
 
 

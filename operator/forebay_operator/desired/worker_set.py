@@ -1,4 +1,4 @@
-"""The StatefulSet of a Runtime's workers, fit for Pod Security ``restricted`` (hostPath tiers excepted)."""
+"""The StatefulSet of a Runtime's workers, fit for Pod Security ``restricted``."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from forebay_operator.model import meta, names
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.runtime import Runtime
 from forebay_protocol import control
-from forebay_protocol.volume import CONTROL_PORT, DATA_PORT
+from forebay_protocol.volume import CONTROL_PORT, DATA_PORT, WORKER_UID
 
 CONTAINER = "worker"
 _GRACE_SECONDS = 30
@@ -58,21 +58,6 @@ def _container(image: str, parts: worker_storage.Storage, resources: dict[str, A
 _POD_NAME = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
 
 
-def _hand_over_folders(image: str, mounts: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """The kubelet makes folders of the node as root; this hands them to the worker's user."""
-    return {
-        "name": "own-tiers",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["chown", f"{meta.WORKER_UID}:{meta.WORKER_UID}", *(mount["mountPath"] for mount in mounts)],
-        "env": [_POD_NAME],
-        "securityContext": {
-            **_LOCKED_DOWN, "runAsUser": 0, "runAsNonRoot": False, "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
-        },
-        "volumeMounts": list(mounts),
-    }  # fmt: skip
-
-
 def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
     parts = worker_storage.storage(runtime)
     given = runtime.spec.pod_metadata
@@ -95,9 +80,9 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": meta.WORKER_UID,
-            "runAsGroup": meta.WORKER_UID,
-            "fsGroup": meta.WORKER_UID,
+            "runAsUser": WORKER_UID,
+            "runAsGroup": WORKER_UID,
+            "fsGroup": WORKER_UID,
             # A tier may hold millions of files: only its root is looked at, not each file at each start.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -115,8 +100,6 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
     }  # fmt: skip
-    if parts.owned_by_root:
-        spec["initContainers"] = [_hand_over_folders(image, parts.owned_by_root)]
     return {"metadata": metadata, "spec": spec}
 
 

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from forebay_operator.model.runtime import Runtime, Tier
+from forebay_protocol.volume import DRIVER_NAME, RUNTIME_UID, TIER_FOLDERS, TIER_PATH
 
 TIERS = "/var/lib/forebay/tiers"
 STATE = "/var/lib/forebay/state"
 ACCESS = "/etc/forebay/access"
+_CHUNKS_FOLDER, _STATE_FOLDER = TIER_FOLDERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """What the pod template needs for its tiers. ``owned_by_root``: mounts that must be handed to the worker's user."""
+    """What the pod template needs for its tiers."""
 
     volumes: tuple[dict[str, Any], ...]
     mounts: tuple[dict[str, Any], ...]
     claims: tuple[dict[str, Any], ...]
     arguments: tuple[str, ...]
-    owned_by_root: tuple[dict[str, Any], ...]
 
 
 def _argument(index: int, tier: Tier) -> str:
@@ -37,8 +38,9 @@ def _volume(runtime: Runtime, index: int, tier: Tier) -> dict[str, Any] | None:
     if tier.claim is not None:
         return None
     if tier.host_path is not None:
-        path = f"{tier.host_path.path}/{runtime.metadata.uid}"
-        return {"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}
+        # Not a hostPath of the pod: the node plugin makes the folder, hands it to the worker's user, and removes it.
+        attributes = {TIER_PATH: tier.host_path.path, RUNTIME_UID: runtime.metadata.uid}
+        return {"name": name, "csi": {"driver": DRIVER_NAME, "volumeAttributes": attributes}}
     empty_dir: dict[str, Any] = {"sizeLimit": str(tier.size_limit_bytes)}
     if tier.medium == "Memory":
         empty_dir["medium"] = "Memory"
@@ -58,28 +60,23 @@ def _claim(index: int, tier: Tier) -> dict[str, Any]:
 
 def _mount(index: int, tier: Tier, folder: str, path: str) -> dict[str, Any]:
     mount = {"name": f"tier-{index}", "mountPath": path}
-    if tier.host_path is not None:
-        # Two workers of a Runtime may share a node: each has a folder of its own there.
-        return {**mount, "subPathExpr": f"$(POD_NAME)/{folder}"}
-    return {**mount, "subPath": folder} if tier.claim is not None else mount
+    return {**mount, "subPath": folder} if tier.lasts else mount
 
 
 def storage(runtime: Runtime) -> Storage:
     """The pod template's share of the tiers."""
     tiers = tuple(enumerate(runtime.spec.tiers))
-    lasting = next(((i, tier) for i, tier in tiers if tier.claim or tier.host_path), None)
+    lasting = next(((i, tier) for i, tier in tiers if tier.lasts), None)
     volumes = [volume for i, tier in tiers if (volume := _volume(runtime, i, tier)) is not None]
-    mounts = [_mount(i, tier, "chunks", f"{TIERS}/{i}") for i, tier in tiers]
+    mounts = [_mount(i, tier, _CHUNKS_FOLDER, f"{TIERS}/{i}") for i, tier in tiers]
     if lasting is None:
         volumes.append({"name": "state", "emptyDir": {}})
         mounts.append({"name": "state", "mountPath": STATE})
     else:
-        mounts.append(_mount(*lasting, "state", STATE))
-    of_node = {f"tier-{i}" for i, tier in tiers if tier.host_path}
+        mounts.append(_mount(*lasting, _STATE_FOLDER, STATE))
     return Storage(
         volumes=tuple(volumes),
         mounts=tuple(mounts),
         claims=tuple(_claim(i, tier) for i, tier in tiers if tier.claim),
         arguments=tuple(word for i, tier in tiers for word in ("--tier", _argument(i, tier))),
-        owned_by_root=tuple(mount for mount in mounts if mount["name"] in of_node),
     )

@@ -7,7 +7,7 @@ import kopf
 from forebay_operator.app import App
 from forebay_operator.handlers.edge import remember, watch
 from forebay_operator.model import names
-from forebay_operator.queue import Key
+from forebay_operator.queue import NODE_FOLDERS, Key
 
 
 def register(registry: kopf.OperatorRegistry) -> None:
@@ -24,6 +24,7 @@ async def dataset(event: kopf.RawEvent, memo: App, **_: Any) -> None:
     memo.queue.add(Key("Dataset", *place))
     memo.queue.add(Key("Runtime", *place))
     memo.queue.add(Key("PersistentVolume", "", names.volume(metadata["uid"])))
+    memo.queue.add(NODE_FOLDERS)
 
 
 async def runtime(event: kopf.RawEvent, memo: App, **_: Any) -> None:
@@ -32,6 +33,7 @@ async def runtime(event: kopf.RawEvent, memo: App, **_: Any) -> None:
     place = (metadata["namespace"], metadata["name"])
     memo.queue.add(Key("Runtime", *place))
     memo.queue.add(Key("Dataset", *place))
+    memo.queue.add(NODE_FOLDERS)
     for load in memo.cache.tagged("DataLoad", place[0], f"dataset:{place[1]}"):
         memo.queue.add(Key("DataLoad", place[0], load["metadata"]["name"]))
 

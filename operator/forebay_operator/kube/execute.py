@@ -9,7 +9,7 @@ from forebay_operator.kube.cache import Cache, Object
 from forebay_operator.kube.client import APPLY, MERGE, Client
 from forebay_operator.kube.difference import contains, stamped
 from forebay_operator.kube.errors import Conflict, NamespaceEnding, NotFound, Refused
-from forebay_operator.kube.kinds import EVENTS, KINDS
+from forebay_operator.kube.kinds import CONFIG_MAPS, EVENTS, KINDS
 from forebay_operator.model import meta
 from forebay_operator.reconcile.plan import Event, Patch, Plan, Ref
 
@@ -58,6 +58,12 @@ class Executor:
         answer = await self._client.write("PATCH", path, wanted, APPLY, fieldManager=meta.FIELD_MANAGER, force="true")
         self._cache.put(kind, answer)
         _log.info("applied", kind=kind, namespace=metadata.get("namespace", ""), name=metadata["name"])
+
+    async def announce(self, config_map: Object) -> None:
+        """Apply a ConfigMap for others to read. We watch none, so the caller knows whether it says anything new."""
+        metadata = config_map["metadata"]
+        path = CONFIG_MAPS.path(metadata["namespace"], metadata["name"])
+        await self._client.write("PATCH", path, config_map, APPLY, fieldManager=meta.FIELD_MANAGER, force="true")
 
     async def _patch(self, patch: Patch) -> None:
         path = KINDS[patch.ref.kind].path(patch.ref.namespace, patch.ref.name)

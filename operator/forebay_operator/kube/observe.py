@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
+from forebay_operator.desired.node_folders import runtimes_on_nodes
 from forebay_operator.kube.cache import Cache, Object
 from forebay_operator.kube.client import Client
 from forebay_operator.kube.credentials import CredentialsReader
@@ -16,7 +17,7 @@ from forebay_operator.model.dataload import DataLoad
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
-from forebay_operator.reconcile import dataload, dataset, dataset_deletion, membership, node_files, pods, runtime
+from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
 from forebay_protocol.dataset import KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
@@ -57,6 +58,11 @@ class Observer:
         raw = self._cache.get("Runtime", namespace, name)
         return Runtime.read(raw) if raw else None
 
+    def runtimes_on_nodes(self) -> Object:
+        """Which Runtimes may have folders on nodes, as node plugins are told."""
+        datasets = {(raw["metadata"]["namespace"], raw["metadata"]["name"]) for raw in self._cache.all("Dataset")}
+        return runtimes_on_nodes(map(Runtime.read, self._cache.all("Runtime")), datasets)
+
     def _pods(self, namespace: str, name: str) -> tuple[pods.WorkerPod, ...]:
         return tuple(pods.read(raw) for raw in self._cache.tagged("Pod", namespace, f"worker:{name}"))
 
@@ -77,22 +83,16 @@ class Observer:
         """What a decision on the Runtime looks at."""
         seen = Runtime.read(subject)
         namespace, name = seen.metadata.namespace, seen.metadata.name
-        secret, served = self._access(namespace, name), self._dataset(namespace, name)
+        secret = self._access(namespace, name)
         return runtime.Observed(
             runtime=seen,
-            dataset=served,
+            dataset=self._dataset(namespace, name),
             worker_set=self._cache.get("StatefulSet", namespace, names.worker_set(name)),
             pods=self._pods(namespace, name),
             reports=reports,
             access_revision=secret["metadata"]["resourceVersion"] if secret else "",
             image=image,
-            over=served is not None and dataset_deletion.is_over(served, *self._volume_of(served)),
         )
-
-    def _volume_of(self, seen: Dataset) -> tuple[Object | None, Object | None]:
-        """A Dataset's claim, or what has its name, and its volume."""
-        claim = self._cache.get("PersistentVolumeClaim", seen.metadata.namespace, seen.metadata.name)
-        return claim, self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid))
 
     async def dataset(self, subject: Object, reports: Mapping[str, WorkerStatus]) -> dataset.Observed:
         """What a decision on the Dataset looks at."""
@@ -100,24 +100,20 @@ class Observer:
         namespace, name = seen.metadata.namespace, seen.metadata.name
         credentials, problems = await self._credentials.of(seen)
         using = self._cache.tagged("Pod", namespace, f"claim:{name}")
-        claim, volume = self._volume_of(seen)
-        cached_by = self._runtime(namespace, name)
-        workers = self._cache.get("StatefulSet", namespace, names.worker_set(name))
         return dataset.Observed(
             dataset=seen,
-            runtime=cached_by,
+            runtime=self._runtime(namespace, name),
             credentials=credentials,
             secret_problems=problems,
             keys=None if seen.deleting else await self._keys_of(seen),
             fresh_key=secrets.token_hex(32),
-            claim=claim,
-            volume=volume,
+            claim=self._cache.get("PersistentVolumeClaim", namespace, name),
+            volume=self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid)),
             pods=tuple(
                 pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
             ),
             reports=reports,
             workers=tuple(pod.name for pod in self._pods(namespace, name) if pod.running and not pod.deleting),
-            on_nodes=bool(cached_by and cached_by.spec.node_folders) and not node_files.is_going(workers),
         )
 
     async def _keys_of(self, seen: Dataset) -> KeySet | None:

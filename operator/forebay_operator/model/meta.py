@@ -31,10 +31,8 @@ ANNOTATION_ROTATE_KEY = "forebay.io/rotate-key"
 ANNOTATION_FORCE_DELETE = "forebay.io/force-delete"
 """On a Dataset that is being deleted: ``true`` gives it up although pods still use its volume."""
 
-FINALIZERS = {"Dataset": "forebay.io/volume", "Runtime": "forebay.io/node-files"}
-"""Per kind: a Dataset's volume must go before it does, and the files that a Runtime's workers have on nodes."""
+FINALIZERS = {"Dataset": "forebay.io/volume"}
+"""Per kind: a Dataset's volume must go before it does."""
 
 CSI_DRIVER = DRIVER_NAME
 WORKER_COMPONENT = "worker"
-WORKER_UID = 65532
-"""User and group of the worker's process."""

@@ -61,6 +61,11 @@ class Tier(Model):
         return self.volume.volume_claim_template if self.volume else None
 
     @property
+    def lasts(self) -> bool:
+        """Whether it outlives its pod."""
+        return self.host_path is not None or self.claim is not None
+
+    @property
     def size_limit_bytes(self) -> int:
         """The size of an emptyDir: the user's, else the quota and room for what a file system adds."""
         if self.volume and self.volume.empty_dir and self.volume.empty_dir.size_limit:
@@ -96,9 +101,9 @@ class RuntimeSpec(Model):
     priority_class_name: str | None = None
 
     @property
-    def node_folders(self) -> tuple[str, ...]:
-        """The folders of nodes in which tiers live."""
-        return tuple(tier.host_path.path for tier in self.tiers if tier.host_path)
+    def uses_node_folders(self) -> bool:
+        """Whether any tier lives in a folder of the node."""
+        return any(tier.host_path for tier in self.tiers)
 
     @property
     def quota_bytes(self) -> int:

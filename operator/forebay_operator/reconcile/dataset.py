@@ -29,7 +29,7 @@ class Observed:
 
     ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: those of the access Secret, if
     there is one; ``fresh_key``: random, to be used when one is wanted; ``pods``: names of unfinished pods that use the
-    claim; ``workers``: names of the worker pods that run; ``on_nodes``: whether they have files on nodes.
+    claim; ``workers``: names of the worker pods that run.
     """
 
     dataset: Dataset
@@ -43,16 +43,13 @@ class Observed:
     pods: tuple[str, ...]
     reports: Mapping[str, WorkerStatus]
     workers: tuple[str, ...] = ()
-    on_nodes: bool = False
 
 
 def plan_dataset(seen: Observed, now: datetime) -> Plan:
     """All objects of a Dataset, or their orderly end."""
     dataset = seen.dataset
     if dataset.deleting:
-        return dataset_deletion.plan_deletion(
-            dataset, seen.claim, seen.volume, seen.pods, now, on_nodes=seen.on_nodes
-        )  # fmt: skip
+        return dataset_deletion.plan_deletion(dataset, seen.claim, seen.volume, seen.pods, now)
     taken = _taken(seen)
     volume = () if taken else _volume_objects(seen)
     verdicts = _verdicts(seen)

@@ -18,10 +18,8 @@ def plan_deletion(
     volume: dict[str, Any] | None,
     pods: tuple[str, ...],
     now: datetime,
-    *,
-    on_nodes: bool = False,
 ) -> Plan:
-    """The next step towards the end; ``on_nodes``: workers still have files on nodes, and need our key to be asked."""
+    """The next step towards the end."""
     if not dataset.held:
         return Plan()
     if pods and not _forced(dataset):
@@ -32,14 +30,9 @@ def plan_deletion(
     # A bound volume waits for its claim by itself (kubernetes.io/pv-protection).
     if volume is not None and not _deleting(volume):
         delete.append(Ref("PersistentVolume", "", volume["metadata"]["name"]))
-    gone = is_over(dataset, claim, volume) and not on_nodes
-    return Plan(delete=tuple(delete), release=gone, requeue_after=None if gone else _RETRY)
-
-
-def is_over(dataset: Dataset, claim: dict[str, Any] | None, volume: dict[str, Any] | None) -> bool:
-    """Whether nobody can read the Dataset any more, or nobody is to be waited for."""
     own_claim = claim is not None and _owned(dataset, claim)
-    return dataset.deleting and (_forced(dataset) or (not own_claim and volume is None))
+    gone = _forced(dataset) or (not own_claim and volume is None)
+    return Plan(delete=tuple(delete), release=gone, requeue_after=None if gone else _RETRY)
 
 
 def _forced(dataset: Dataset) -> bool:

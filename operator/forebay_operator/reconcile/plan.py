@@ -39,20 +39,12 @@ class RingOrder:
     behind: tuple[Member, ...]
 
 
-class WorkerPlace(NamedTuple):
-    """A worker to be asked for something: its pod and where that answers."""
-
-    pod_uid: str
-    address: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Writes in the order in which they are made, and when to look again.
 
     ``hold`` adds our finalizer before anything else, ``release`` removes it after everything else; ``status`` is
-    the whole status (None leaves it alone); ``ring`` is sent after the status was written, which is its record;
-    ``clear`` are workers to be asked to remove their files.
+    the whole status (None leaves it alone); ``ring`` is sent after the status was written, which is its record.
     """
 
     hold: bool = False
@@ -61,7 +53,6 @@ class Plan:
     delete: tuple[Ref, ...] = ()
     status: dict[str, Any] | None = None
     ring: RingOrder | None = None
-    clear: tuple[WorkerPlace, ...] = ()
     events: tuple[Event, ...] = ()
     release: bool = False
     requeue_after: float | None = None

@@ -1,7 +1,7 @@
 """Decide what a Runtime needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from forebay_operator.model import conditions, meta, quantity
 from forebay_operator.model.conditions import Verdict, fails, holds, unknown
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.runtime import Runtime, RuntimeStatus
-from forebay_operator.reconcile import membership, node_files
+from forebay_operator.reconcile import membership
 from forebay_operator.reconcile.plan import Patch, Plan, Ref, RingOrder, transition
 from forebay_operator.reconcile.pods import Trouble, WorkerPod
 from forebay_protocol.control import IndexState, WorkerStatus
@@ -27,9 +27,7 @@ SETTLED = 5.0
 class Observed:
     """What was seen.
 
-    ``refused``: what the API server said no to at the last look; ``changing``: the workers' figures moved since then;
-    ``over``: the Dataset is being deleted and nobody reads it any more; ``cleared``: UIDs of pods that have removed
-    their files.
+    ``refused``: what the API server said no to at the last look; ``changing``: the workers' figures moved since then.
     """
 
     runtime: Runtime
@@ -41,19 +39,13 @@ class Observed:
     image: str
     refused: tuple[str, ...] = ()
     changing: bool = False
-    over: bool = False
-    cleared: frozenset[str] = frozenset()
 
 
 def plan_runtime(seen: Observed, now: datetime) -> Plan:
     """All objects of a Runtime that has its Dataset; without one, no worker runs."""
     if seen.runtime.deleting:
-        return _farewell(seen, now)
-    on_nodes = bool(seen.runtime.spec.node_folders)
-    leaving = node_files.Step(done=True)
-    if on_nodes and (seen.over or seen.dataset is None):
-        leaving = _leave_nodes(seen, now)
-        seen = replace(seen, dataset=None)
+        # All its objects are owned, so that the garbage collector takes them; readers go to the source.
+        return Plan()
     dataset = seen.dataset
     pods = tuple(pod for pod in seen.pods if dataset is not None and pod.dataset_uid == dataset.metadata.uid)
     ring = membership.wanted(seen.runtime, pods, seen.reports, now)
@@ -65,42 +57,20 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
     settled = verdicts[-1].true or (not seen.pods and seen.runtime.spec.replicas == 0)
     listed = all(report.index.state == IndexState.READY for report in seen.reports.values())
     return Plan(
-        hold=on_nodes and not seen.runtime.held,
         apply=_objects(seen),
         patches=_refresh_access(seen, pods),
-        delete=_orphaned(seen) if leaving.done else (),
+        delete=_orphaned(seen),
         status=status.to_json(),
         ring=RingOrder(ring=ring, behind=behind) if behind else None,
-        clear=leaving.clear,
-        events=(*transition(seen.runtime.status.conditions or (), verdicts[-1]), *leaving.events),
-        requeue_after=_next_look(seen, idle=leaving.done and settled and listed, waiting=not leaving.done),
+        events=transition(seen.runtime.status.conditions or (), verdicts[-1]),
+        requeue_after=_next_look(seen, idle=settled and listed),
     )
 
 
-def _next_look(seen: Observed, *, idle: bool, waiting: bool) -> float | None:
-    if not seen.pods and not waiting:
+def _next_look(seen: Observed, *, idle: bool) -> float | None:
+    if not seen.pods:
         return None
     return SETTLED if idle and not seen.changing else FAST
-
-
-def _farewell(seen: Observed, now: datetime) -> Plan:
-    """All its objects are owned, so that the garbage collector takes them; readers go to the source."""
-    if not seen.runtime.held:
-        return Plan()
-    step = _leave_nodes(seen, now)
-    requeue = None if step.done else FAST
-    return Plan(clear=step.clear, events=step.events, release=step.done, requeue_after=requeue)
-
-
-def _leave_nodes(seen: Observed, now: datetime) -> node_files.Step:
-    if node_files.is_going(seen.worker_set) and not seen.runtime.deleting:
-        # They were asked before the StatefulSet was deleted.
-        return node_files.Step(done=True)
-    ending = node_files.Ending(
-        runtime=seen.runtime, worker_set=seen.worker_set, pods=seen.pods, cleared=seen.cleared,
-        askable=seen.dataset is not None,
-    )  # fmt: skip
-    return node_files.next_step(ending, now)
 
 
 def _objects(seen: Observed) -> tuple[dict[str, Any], ...]:
@@ -183,8 +153,8 @@ def _workers(seen: Observed, pods: tuple[WorkerPod, ...], ring: Ring) -> Verdict
 def _progress(seen: Observed, pods: tuple[WorkerPod, ...], serving: int) -> str:
     wanted = seen.runtime.spec.replicas
     message = f"{serving} of {wanted} workers serve, {len(pods)} pods exist"
-    if seen.runtime.spec.node_folders and len(pods) < wanted:
-        message += "; hostPath tiers need a namespace whose Pod Security level is privileged"
+    if seen.runtime.spec.uses_node_folders and pods and not any(pod.running for pod in pods):
+        message += "; hostPath tiers want their path below a --tier-root of the node plugin"
     return message
 
 

@@ -49,11 +49,6 @@ class WorkersClient:
         """Stop a load."""
         await self._send("DELETE", address, f"{control.LOADS}/{load_id}", token)
 
-    async def delete_tiers(self, address: str, token: str) -> bool:
-        """Ask the worker to remove all its files, again and again; whether it has."""
-        answer = await self._send("DELETE", address, control.TIERS, token)
-        return isinstance(answer, dict) and answer.get("removed") is True
-
     async def _send(self, method: str, address: str, path: str, token: str, body: Any = None) -> Any:
         host = f"[{address}]" if ":" in address else address
         if self._session is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from forebay_operator.reconcile.plan import RingOrder, WorkerPlace
+from forebay_operator.reconcile.plan import RingOrder
 from forebay_operator.workers.client import WorkersClient, token_for
 from forebay_protocol.control import LoadProgress, LoadRequest, WorkerStatus
 from forebay_protocol.ring import Member
@@ -108,12 +108,6 @@ class Fleet:
             *(self._client.put_load(member.address, token, load_id, request) for member in members)
         )
         return {member.id: answer for member, answer in zip(members, answers, strict=True) if answer is not None}
-
-    async def clear(self, access: WorkerAccess, places: tuple[WorkerPlace, ...]) -> frozenset[str]:
-        """Ask workers to remove their files; the UIDs of the pods that have done so."""
-        token = access.token()
-        answers = await asyncio.gather(*(self._client.delete_tiers(place.address, token) for place in places))
-        return frozenset(place.pod_uid for place, removed in zip(places, answers, strict=True) if removed)
 
     async def forget_load(self, access: WorkerAccess, load_id: str) -> None:
         """Tell all workers that a load is of no interest any more."""

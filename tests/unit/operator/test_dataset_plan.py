@@ -203,14 +203,6 @@ def test_deletion_can_be_forced() -> None:
     assert len(found.delete) == 2
 
 
-def test_deletion_keeps_the_key_while_workers_have_files_on_nodes() -> None:
-    """Without the key nobody could ask them to remove the files; forcing ends the wait for pods only."""
-    for annotations in ({}, {"forebay.io/force-delete": "true"}):
-        held = deleting(annotations=annotations, claim=None, volume=None, on_nodes=True)
-        assert (held.release, held.requeue_after is not None) == (False, True)
-        assert deleting(annotations=annotations, claim=None, volume=None).release
-
-
 def test_the_claim_waits_until_the_volume_was_looked_at() -> None:
     """Else Kubernetes binds them only in its volume controller's next round."""
     fresh = plan(claim=None, volume=None)
