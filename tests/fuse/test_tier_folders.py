@@ -107,7 +107,7 @@ def test_a_folder_that_is_not_given_away(kubelet: Kubelet) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         kubelet.publish("/etc")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert str(kubelet.root) in caught.value.details()
+    assert str(kubelet.root) in str(caught.value.details())
     assert not kubelet.target.exists()
 
 
