@@ -1,13 +1,13 @@
 # Every target works in a clean clone on Debian or Ubuntu: what it needs, it installs.
 SHELL := /bin/bash
 PY := .venv/bin/python
-export PYTHONPATH := $(CURDIR)/tests/support:$(CURDIR)/operator:$(CURDIR)/cache_worker:$(CURDIR)/client:$(CURDIR)/node:$(CURDIR)/protocol
+export PYTHONPATH := $(CURDIR)/tests/support:$(CURDIR)/operator:$(CURDIR)/cache_worker:$(CURDIR)/client:$(CURDIR)/node:$(CURDIR)/protocol:$(CURDIR)/benchmarks
 CLUSTER ?= local
 IMAGE ?=
 PUSH ?= yes
 PYTEST_ARGS ?=
 
-.PHONY: help demo down test fetch lint unit cluster-test prove lock
+.PHONY: help demo down test fetch lint unit cluster-test prove bench lock
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -37,6 +37,12 @@ cluster-test: fetch ## only the tests on the real cluster
 
 prove: .venv/ready ## the long proofs at full size, resumable; results in docs/RELIABILITY.md (QUESTION=name: only that one)
 	@$(PY) -m testkit.prove $(QUESTION)
+
+bench: fetch ## all benchmarks (root; under 40 minutes); tables in benchmarks/README.md (one alone: make bench-data)
+	@$(PY) -m forebay_bench
+
+bench-%: fetch
+	@$(PY) -m forebay_bench $*
 
 lock: .venv/ready ## compile the hash-pinned requirements anew
 	scripts/lock

@@ -14,6 +14,10 @@ from forebay_worker.files import read_document, write_document
 _log = structlog.get_logger()
 
 
+_LIKELY_OWNERS = 4
+"""How far down in rank former owners are looked for."""
+
+
 class Membership:
     """Holds the ring and knows this worker's place in it. Thread-safe."""
 
@@ -70,9 +74,9 @@ class Membership:
         return owner is not None and owner.id == self.id
 
     def others(self, key: ChunkKey) -> list[Member]:
-        """The other members that may have the chunk, likeliest first: by rank, then those that are leaving."""
+        """Some other members that may have the chunk, likeliest first: by rank, then those that are leaving."""
         ring = self.ring
-        ranked = [member for member in ring.ranked(key) if member.id != self.id]
+        ranked = [member for member in ring.ranked(key, _LIKELY_OWNERS) if member.id != self.id]
         leaving = [
             member for member in ring.members if member.state is MemberState.DRAINING and member.id != self.id
         ]  # fmt: skip

@@ -31,6 +31,9 @@ READ_BUDGET = 30.0
 MAX_WORKERS = 3
 """How many workers are asked for one range before the store is."""
 
+_CANDIDATES = 16
+"""How many members are looked at for those: more cannot all be failing while the ring is right."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,10 +55,9 @@ class Counters:
 
 def preferred(ring: Ring, chunk: ChunkKey, node: str) -> tuple[Member, ...]:
     """The members in the order in which to ask: by rank, but where every worker holds all, this node's own first."""
-    ranked = ring.ranked(chunk)
     if ring.layout is Layout.REPLICATED and node:
-        return tuple(sorted(ranked, key=lambda member: member.node != node))
-    return ranked
+        return tuple(sorted(ring.ranked(chunk), key=lambda member: member.node != node))
+    return ring.ranked(chunk, _CANDIDATES)
 
 
 def worth_asking(

@@ -1,21 +1,35 @@
 """Membership and placement: who caches which chunk.
 
 The operator publishes a ring document to every worker; clients fetch it from any worker. Placement is
-weighted rendezvous hashing (Thaler and Ravishankar 1998; the logarithmic weights are Schindelhauer and
-Schomaker's): every member gets a score for a chunk and the highest owns it, so that a member that comes or
-goes moves only its own share.
+consistent hashing (Karger et al. 1997): every active member has points on a circle of 64 bits, in number by its
+capacity, and a chunk belongs to the member whose point comes next after the chunk's own. A member that comes or
+goes moves only its own share, and a look-up is one binary search however many members there are.
 """
 
 import hashlib
-import math
-from dataclasses import dataclass, field
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 from forebay_protocol.errors import InvalidRequest
 from forebay_protocol.keys import ChunkKey
 
 _MASK = (1 << 64) - 1
+_STRIDE = 0x9E3779B97F4A7C15
+
+POINTS = 1024
+"""Points of the member with the most capacity: shares then deviate by 3 % (one standard deviation)."""
+
+_DIGEST_POINTS = 8
+_OWNER_BITS = 16
+_OWNER_MASK = (1 << _OWNER_BITS) - 1
+_MOST_MEMBERS = 1 << _OWNER_BITS
 
 
 class MemberState(StrEnum):
@@ -84,8 +98,14 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _seed(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+@lru_cache(maxsize=4096)
+def _points_of(member_id: str) -> tuple[int, ...]:
+    """A member's places on the circle; with less capacity it takes only the first of them."""
+    points: list[int] = []
+    for number in range(POINTS // _DIGEST_POINTS):
+        digest = hashlib.blake2b(member_id.encode(), digest_size=64, salt=number.to_bytes(2, "big")).digest()
+        points.extend(struct.unpack(">8Q", digest))
+    return tuple(points)
 
 
 @dataclass(frozen=True)
@@ -95,32 +115,51 @@ class Ring:
     epoch: int
     layout: Layout = Layout.SHARDED
     members: tuple[Member, ...] = ()
-    _active: tuple[tuple[int, float, Member], ...] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        """Prepare what every look-up needs: the active members with their seeds and weights."""
-        active = tuple(
-            (_seed(m.id), float(max(m.capacity, 1)), m) for m in self.members if m.state is MemberState.ACTIVE
-        )
-        object.__setattr__(self, "_active", active)
+    @cached_property
+    def _active(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.state is MemberState.ACTIVE)
 
-    def ranked(self, chunk: ChunkKey) -> tuple[Member, ...]:
-        """All active members, the chunk's owner first, then who would own it without the ones before."""
+    @cached_property
+    def _circle(self) -> "array[int]":
+        """All points in order; the lowest bits of each say which active member it belongs to."""
+        most = max(max(member.capacity, 1) for member in self._active)
+        points: list[int] = []
+        for owner, member in enumerate(self._active):
+            count = max(1, POINTS * max(member.capacity, 1) // most)
+            points.extend(point & ~_OWNER_MASK | owner for point in _points_of(member.id)[:count])
+        points.sort()
+        return array("Q", points)
+
+    def _next_point(self, chunk: ChunkKey) -> int:
+        """Where in the circle the first point at or after the chunk's own is; its length where none is."""
+        return bisect_left(self._circle, _mix(int(chunk.object_id[:16], 16) + chunk.number * _STRIDE & _MASK))
+
+    def _walk(self, chunk: ChunkKey) -> Iterator[Member]:
+        """The active members in the order in which their points follow the chunk's, each once."""
+        circle, active = self._circle, self._active
+        start = self._next_point(chunk)
+        seen: set[int] = set()
+        for position in range(start, start + len(circle)):
+            owner = circle[position % len(circle)] & _OWNER_MASK
+            if owner not in seen:
+                seen.add(owner)
+                yield active[owner]
+                if len(seen) == len(active):
+                    return
+
+    def ranked(self, chunk: ChunkKey, most: int | None = None) -> tuple[Member, ...]:
+        """The active members, ``most`` of them at most: the owner first, then who would own the chunk without those."""
         if len(self._active) < 2:
-            return tuple(member for _, _, member in self._active)
-        point = _mix(int(chunk.object_id[:16], 16) + chunk.number * 0x9E3779B97F4A7C15 & _MASK)
-        scored = sorted(
-            ((-weight / math.log((_mix(point ^ seed) + 1) / (_MASK + 2)), member.id, member)
-             for seed, weight, member in self._active),
-            key=lambda entry: entry[:2],
-            reverse=True,
-        )  # fmt: skip
-        return tuple(member for _, _, member in scored)
+            return self._active[:most]
+        return tuple(islice(self._walk(chunk), most))
 
     def owner(self, chunk: ChunkKey) -> Member | None:
         """Who fetches the chunk from the source, and holds it; None in a ring without active members."""
-        ranked = self.ranked(chunk)
-        return ranked[0] if ranked else None
+        if len(self._active) < 2:
+            return next(iter(self._active), None)
+        circle = self._circle
+        return self._active[circle[self._next_point(chunk) % len(circle)] & _OWNER_MASK]
 
     def member(self, member_id: str) -> Member | None:
         """The member of that name, whatever its state."""
@@ -138,6 +177,8 @@ class Ring:
     def from_json(cls, raw: Any) -> "Ring":
         """Read a ring document; InvalidRequest says what is wrong with it."""
         try:
+            if len(raw["members"]) > _MOST_MEMBERS:
+                raise InvalidRequest(f"a ring has at most {_MOST_MEMBERS} members")
             return cls(
                 epoch=int(raw["epoch"]),
                 layout=Layout(raw.get("layout", "Sharded")),

@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forebay_protocol.errors import InvalidRequest
 from forebay_protocol.keys import ChunkKey, ObjectVersion
@@ -49,6 +51,33 @@ def test_a_new_member_only_takes() -> None:
     assert len(moved) < len(CHUNKS) * 0.25
 
 
+@given(capacities=st.lists(st.integers(1, 64), min_size=1, max_size=12), joining=st.integers(1, 64), data=st.data())
+def test_changes_move_only_what_they_must(capacities: list[int], joining: int, data: st.DataObject) -> None:
+    """Whatever the capacities: who comes (and is not the largest ever) only takes, who goes only gives."""
+    members = tuple(
+        replace(one, capacity=capacity)
+        for one, capacity in zip(_members(len(capacities)), capacities, strict=True)
+    )  # fmt: skip
+    largest = replace(members[0], id="largest", capacity=64)
+    new = replace(members[0], id="new", capacity=joining)
+    before = Ring(1, members=(largest, *members))
+    after = Ring(2, members=(new, *data.draw(st.permutations([largest, *members]))))
+
+    for chunk in CHUNKS[:100]:
+        assert before.owner(chunk) == after.owner(chunk) or after.owner(chunk) == new
+        assert after.ranked(chunk, 2) == after.ranked(chunk)[:2]
+        assert after.owner(chunk) == after.ranked(chunk)[0]
+
+
+def test_shares_of_many_members_are_even() -> None:
+    """With 100 members nobody owns much more than a hundredth."""
+    ring = Ring(1, members=_members(100))
+    shares = Counter(ring.owner(ChunkKey(CHUNKS[0].object_id, number)) for number in range(100_000))
+
+    assert max(shares.values()) < 1200
+    assert min(shares.values()) > 800
+
+
 def test_without_the_owner_the_next_in_rank_owns() -> None:
     """Clients fall back to whom the ring will name once the owner is gone."""
     members = _members(5)
@@ -76,6 +105,14 @@ def test_placement_does_not_change_between_releases() -> None:
     assert [ring.ranked(chunk)[0].id[-1] for chunk in CHUNKS[:24]] == list(PINNED)
 
 
+def test_a_ring_of_too_many_members_is_refused() -> None:
+    """Points on the circle name their owner in 16 bits."""
+    raw = Ring(1, members=_members(1)).to_json()
+
+    with pytest.raises(InvalidRequest, match="at most"):
+        Ring.from_json({**raw, "members": raw["members"] * 65_537})
+
+
 def test_the_document_reads_back() -> None:
     """What the operator publishes is what a worker understands."""
     ring = Ring(7, Layout.REPLICATED, _members(3))
@@ -92,4 +129,4 @@ def test_a_malformed_document_is_refused(raw: object) -> None:
         Ring.from_json(raw)
 
 
-PINNED = "212205141533067057722475"
+PINNED = "570337323340571231647605"

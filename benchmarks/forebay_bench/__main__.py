@@ -1,0 +1,33 @@
+"""``python -m forebay_bench [question …]``: measure, print the tables, write the results and the page."""
+
+import importlib
+import sys
+
+from forebay_bench import results
+from forebay_bench.results import Result
+from forebay_bench.runs import Question
+from testkit.progress import Progress
+
+QUESTIONS = ("ring", "data", "index", "fill")
+
+
+def main(argv: list[str]) -> int:
+    """Run what is named, or everything; goals that are missed are published, not errors."""
+    wanted = argv or list(QUESTIONS)
+    if unknown := set(wanted) - set(QUESTIONS):
+        sys.stderr.write(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}\n")
+        return 2
+    progress = Progress()
+    for name in wanted:
+        machine = results.machine()
+        question: Question = importlib.import_module(f"forebay_bench.questions.{name}").measure
+        rows, notes = question(progress)
+        found = Result(question=name, machine=machine, rows=tuple(rows), notes=tuple(notes))
+        found.save()
+        print(f"\n## {name}\n{found.table()}\n", flush=True)
+    results.publish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
