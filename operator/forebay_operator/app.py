@@ -104,9 +104,11 @@ class Reconciler:
         return min(_LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._failures[key], 10))
 
     async def _resync(self) -> None:
-        """A watch may miss a deletion while it reconnects: now and then compare, and look at everything once."""
+        """A watch may miss a deletion while it (re)connects: now and then compare, and look at everything once."""
+        pause = self._settings.first_resync
         while True:
-            await asyncio.sleep(self._settings.resync)
+            await asyncio.sleep(pause)
+            pause = self._settings.resync
             try:
                 missed = await synchronise(self._client, self._cache)
             except KubeError as error:

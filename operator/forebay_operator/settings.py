@@ -33,6 +33,9 @@ class Settings:
     """TCP port of the liveness endpoint; 0 for none."""
     concurrency: int = 8
     """How many objects are reconciled at the same time."""
+    first_resync: float = 15.0
+    """Seconds from the lead to the first comparison of the caches with the API server: the watches begin after the
+    caches were filled, and tell nothing of what was deleted in between."""
     resync: float = 300.0
     """Seconds between comparisons of the caches with the API server."""
     lease: LeaseSettings = LeaseSettings()

@@ -22,6 +22,9 @@ from forebay_protocol.control import LoadProgress, WorkerStatus
 from forebay_protocol.dataset import KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
 
+_PODS_TO_CONFIRM = 10
+"""How many pods that hold a Dataset are asked for at one look; those that are gone make room for the next."""
+
 
 class WorkerFacts(NamedTuple):
     """How to reach a Runtime's running workers: whose token, signed with what, and their addresses by name."""
@@ -98,6 +101,8 @@ class Observer:
         """What a decision on the Dataset looks at."""
         seen = Dataset.read(subject)
         namespace, name = seen.metadata.namespace, seen.metadata.name
+        if seen.deleting:
+            await self._confirm_what_holds(seen)
         credentials, problems = await self._credentials.of(seen)
         using = self._cache.tagged("Pod", namespace, f"claim:{name}")
         return dataset.Observed(
@@ -115,6 +120,30 @@ class Observer:
             reports=reports,
             workers=tuple(pod.name for pod in self._pods(namespace, name) if pod.running and not pod.deleting),
         )
+
+    async def _confirm_what_holds(self, seen: Dataset) -> None:
+        """Ask the API server for what keeps a Dataset from going: a watch that only starts tells of no deletion."""
+        namespace, name = seen.metadata.namespace, seen.metadata.name
+        await self._confirm("PersistentVolumeClaim", self._cache.get("PersistentVolumeClaim", namespace, name))
+        await self._confirm(
+            "PersistentVolume", self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid))
+        )
+        for pod in self._cache.tagged("Pod", namespace, f"claim:{name}")[:_PODS_TO_CONFIRM]:
+            await self._confirm("Pod", pod)
+
+    async def _confirm(self, kind: str, known: Object | None) -> None:
+        """Forget an object that is gone, and take over what is there in its place."""
+        if known is None:
+            return
+        metadata = known["metadata"]
+        try:
+            live = await self._client.get(KINDS[kind].path(metadata.get("namespace", ""), metadata["name"]))
+        except NotFound:
+            self._cache.drop(kind, known)
+            return
+        if live["metadata"]["uid"] != metadata["uid"]:
+            self._cache.drop(kind, known)
+        self._cache.put(kind, live)
 
     async def _keys_of(self, seen: Dataset) -> KeySet | None:
         """The Dataset's keys. They are made once: who is asked last whether there are some is the API server."""
