@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from forebay.ring import Seeds, resolve
@@ -103,14 +105,23 @@ def _serve_folder(server: Server, target: Path, source: str) -> None:
     server.serve(device, snapshot, source)
 
 
+@contextmanager
+def _index_folder(given: Path | None) -> Iterator[Path]:
+    """The folder for index files: the given one, else one that goes with this process."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="forebay-") as temporary:
+        yield Path(temporary)
+
+
 def main() -> int:
     """Run until unmounted; 1, with a line in the log, when that could not begin."""
     arguments = _arguments()
     logs.configure(arguments.log_level, mount=arguments.source)
     try:
         access = _read_access(arguments)
-        with tempfile.TemporaryDirectory(prefix="forebay-") as temporary:
-            folder = arguments.index_dir or Path(temporary)
+        with _index_folder(arguments.index_dir) as folder:
             settings = MountSettings(
                 access=access, seeds=_seeds(arguments.worker), folder=folder, node=arguments.node,
                 budget=arguments.budget, patience=arguments.patience, answer_within=arguments.answer_within,
