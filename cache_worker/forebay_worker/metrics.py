@@ -21,6 +21,9 @@ class Metrics:
         self.peer_served_bytes = Counter(
             f"{prefix}_peer_served_bytes", "Bytes served to other workers.", registry=registry
         )  # fmt: skip
+        self.instead_bytes = Counter(
+            f"{prefix}_instead_bytes", "Bytes served in place of an owner that was late or failed.", registry=registry
+        )
         self.origin_bytes = Counter(f"{prefix}_origin_bytes", "Bytes fetched from the store.", registry=registry)
         self.peer_bytes = Counter(f"{prefix}_peer_bytes", "Bytes fetched from other workers.", registry=registry)
         self.fills = Counter(

@@ -5,8 +5,10 @@ import threading
 import structlog
 
 from forebay.connection import Timeouts
+from forebay.pace import Pace
 from forebay.pool import ConnectionPool
-from forebay_protocol.errors import ForebayError
+from forebay.race import Attempt
+from forebay_protocol.errors import ForebayError, WorkerUnavailable
 from forebay_protocol.keys import ChunkKey, ObjectVersion
 from forebay_protocol.ring import Member
 from forebay_protocol.wire import Flag, ReadRequest
@@ -19,7 +21,15 @@ FORMER_OWNERS = 2
 
 _TIMEOUTS = Timeouts(connect=1.0, answer=20.0)
 
+_LEAST_ANSWER, _LEAST_FETCH = 0.5, 10.0
+"""Seconds that a peer always gets: whoever is given up for the store costs the store a request."""
+
 _log = structlog.get_logger()
+
+
+def _give_up(attempt: Attempt) -> None:
+    attempt.stop(lost=True)
+    raise WorkerUnavailable("the other worker is slow; the store is asked instead")
 
 
 class Peers:
@@ -30,23 +40,26 @@ class Peers:
         self._membership = membership
         self._metrics = metrics
         self._pool = ConnectionPool(access.token, limit=16, timeouts=_TIMEOUTS)
+        self._pace = Pace(_LEAST_ANSWER, _LEAST_FETCH)
         self._lock = threading.Lock()
         self.bytes = 0
         membership.listen(lambda ring: self._pool.retain(ring.members))
 
     def pull(self, owner: Member, one: ObjectVersion, number: int, buffer: memoryview) -> None:
         """A whole chunk from its owner, who fetches it if need be."""
-        self._read(owner, one, number, buffer, Flag.PEER)
+        self._read(owner, one, number, buffer, Flag.PEER | Flag.ANNOUNCE)
 
-    def reachable(self, member: Member) -> bool:
-        """Whether asking the member is worth while: it did not fail lately."""
-        return not self._pool.cooling(member)
+    def usable(self, member: Member, one: ObjectVersion, number: int) -> bool:
+        """Whether asking the member for this chunk is worth while: it was neither failing nor slow lately."""
+        span = one.chunk_span(number)
+        request = ReadRequest(0, one, span.offset, span.length, Flag.PEER)
+        return self._pool.usable(member, request, self._pace.allowed(span.length))
 
-    def ask_former_owners(self, one: ObjectVersion, number: int, buffer: memoryview) -> bool:
-        """Fill the buffer from another worker that still has the chunk; whether one had it."""
+    def ask_former_owners(self, one: ObjectVersion, number: int, buffer: memoryview, *, but: str = "") -> bool:
+        """Fill the buffer from another worker (but that one) that still has the chunk; whether one had it."""
         others = self._membership.others(ChunkKey(one.object_id, number))
         for member in others[:FORMER_OWNERS]:
-            if not self.reachable(member):
+            if member.id == but or not self.usable(member, one, number):
                 continue
             try:
                 self._read(member, one, number, buffer, Flag.PEER | Flag.CACHED_ONLY)
@@ -58,7 +71,9 @@ class Peers:
 
     def _read(self, member: Member, one: ObjectVersion, number: int, buffer: memoryview, flags: Flag) -> None:
         offset = one.chunk_span(number).offset
-        self._pool.read_into(member, ReadRequest(0, one, offset, len(buffer), flags), buffer)
+        attempt = Attempt(self._pace, len(buffer), _give_up)
+        self._pool.read_into(member, ReadRequest(0, one, offset, len(buffer), flags), buffer, watch=attempt)
+        attempt.succeeded()
         self._metrics.peer_bytes.inc(len(buffer))
         with self._lock:
             self.bytes += len(buffer)

@@ -94,14 +94,17 @@ class ChunkShell:
         self.cache: Judged | None = None
         self.on_source_error: Callable[[SourceError], None] = lambda _: None
 
-    def get(self, one: ObjectVersion, number: int, flags: Flag) -> Lease | Fetched:
-        """The chunk, from wherever it is; the caller releases a lease."""
+    def get(
+        self, one: ObjectVersion, number: int, flags: Flag, announce: Callable[[], None] = lambda: None
+    ) -> Lease | Fetched:
+        """The chunk, from wherever it is; the caller releases a lease. ``announce`` is called before it is fetched."""
         key = ChunkKey(one.object_id, number)
         lease = self._lease(key)
         if lease is not None:
             return lease
         if flags & Flag.CACHED_ONLY:
             raise NotCached("the chunk is not in this worker's tiers")
+        announce()
         try:
             return self.fetch(one, number, flags).result(PATIENCE)
         except FutureTimeout:
@@ -120,13 +123,15 @@ class ChunkShell:
         """Begin to fetch a chunk, or join who already does."""
         key = ChunkKey(one.object_id, number)
         owner = self._membership.owner(key)
-        if flags & Flag.PEER or owner is None or owner.id == self._membership.id or not self._peers.reachable(owner):
+        if owner is None or owner.id == self._membership.id or flags & Flag.PEER:
             return self._fly_to_origin(one, number)
+        if flags & Flag.INSTEAD or not self._peers.usable(owner, one, number):
+            return self._fly_to_origin(one, number, but=owner.id)
         return self._flights.start(("pull", key), self._pull_executor, lambda: self._pull(owner, one, number))
 
-    def _fly_to_origin(self, one: ObjectVersion, number: int) -> Future[Fetched]:
+    def _fly_to_origin(self, one: ObjectVersion, number: int, *, but: str = "") -> Future[Fetched]:
         key = ChunkKey(one.object_id, number)
-        return self._flights.start(("origin", key), self._fetch_executor, lambda: self._fill(one, number))
+        return self._flights.start(("origin", key), self._fetch_executor, lambda: self._fill(one, number, but))
 
     def _pull(self, owner: Member, one: ObjectVersion, number: int) -> Fetched:
         start = time.monotonic()
@@ -145,13 +150,13 @@ class ChunkShell:
                 return None
             return Fetched(buffer, "peer")
 
-    def _fill(self, one: ObjectVersion, number: int) -> Fetched:
+    def _fill(self, one: ObjectVersion, number: int, but: str) -> Fetched:
         start = time.monotonic()
         with self._room(one, number) as buffer:
             if self._arrived_meanwhile(one, number, buffer):
                 return Fetched(buffer, "tier")
             source = "peer"
-            if not self._peers.ask_former_owners(one, number, buffer):
+            if not self._peers.ask_former_owners(one, number, buffer, but=but):
                 source = "store"
                 self._origin.read_into(one, one.chunk_span(number).offset, buffer)
             return self._finish(one, number, Fetched(buffer, source), start, keep=True)

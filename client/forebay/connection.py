@@ -4,11 +4,13 @@ The receiver verifies: nothing that ``read_into`` returns from has not been chec
 the response, block by block.
 """
 
+import contextlib
 import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
 
 import google_crc32c
 
@@ -43,6 +45,34 @@ class Timeouts:
 DEFAULT_TIMEOUTS = Timeouts()
 
 
+class Watch(Protocol):
+    """Looks after one read while it runs. Called in the thread that reads, but for what ``begin`` was given."""
+
+    due: float
+    """Monotonic time at which to call ``late`` unless the read is over."""
+    was_late: bool
+    """Whether ``late`` was ever called."""
+    over: bool
+    """Whether somebody else had the bytes first, or the read was given up."""
+    lost: bool
+    """Whether, being over, it was beaten although it had begun first."""
+
+    def begin(self, abort: Callable[[], None]) -> None:
+        """The request is about to be sent; ``abort``, from any thread, ends the read with an error at once."""
+
+    def fetching(self) -> None:
+        """The worker said that it has to fetch the chunk first."""
+
+    def answering(self) -> None:
+        """The worker has fetched the chunk and begins to send it."""
+
+    def late(self, received: int) -> None:
+        """So many bytes came until ``due``: set another ``due``, or raise a ForebayError to give the read up."""
+
+    def end(self) -> None:
+        """The read is over: ``abort`` must not be called any more."""
+
+
 def verify(data: memoryview, checksums: Sequence[int], origin: str) -> None:
     """Compare every block of ``data`` with its crc32c; ChecksumMismatch names the origin and the block."""
     for index, expected in enumerate(checksums):
@@ -75,7 +105,7 @@ class WorkerConnection:
         end = time.monotonic() + timeouts.connect
         try:
             self._notice_dead_peers()
-            self._wait_at_most(timeouts.connect)
+            self._wait_until(end, None)
             self._send(wire.encode_hello(token))
             self._raise_status(self._head(end), end)
         except ForebayError:
@@ -83,13 +113,29 @@ class WorkerConnection:
             raise
 
     def read_into(
-        self, request: wire.ReadRequest, buffer: memoryview, *, deadline: float | None = None
+        self,
+        request: wire.ReadRequest,
+        buffer: memoryview,
+        *,
+        deadline: float | None = None,
+        watch: Watch | None = None,
     ) -> wire.ResponseHead:
         """Fill ``buffer`` (exactly the request's length) with verified bytes.
 
         The request's id is replaced by the connection's own; ``deadline`` is monotonic time. What the worker
         answers as an error is raised as that error.
         """
+        if watch is None:
+            return self._read_into(request, buffer, deadline, None)
+        watch.begin(self._abort)
+        try:
+            return self._read_into(request, buffer, deadline, watch)
+        finally:
+            watch.end()
+
+    def _read_into(
+        self, request: wire.ReadRequest, buffer: memoryview, deadline: float | None, watch: Watch | None
+    ) -> wire.ResponseHead:
         if len(buffer) != request.length:
             raise InvalidRequest(f"a buffer of {len(buffer)} bytes for a request of {request.length}")
         end = time.monotonic() + self._timeouts.answer
@@ -97,16 +143,16 @@ class WorkerConnection:
             end = min(end, deadline)
         self._next_id = (self._next_id + 1) & 0xFFFFFFFF
         numbered = replace(request, id=self._next_id)
-        self._wait_at_most(end - time.monotonic())
+        self._wait_until(end, watch)
         self._send(wire.encode_request(numbered))
-        head = self._head(end)
+        head = self._head(end, watch)
         self._raise_status(head, end)
         if (head.id, head.length, head.blocks) != (numbered.id, request.length, block_count(request.length)):
             self.close()
             raise WorkerUnavailable(f"{self.name} answered something else than what it was asked for")
         checksums = bytearray(4 * head.blocks)
-        self._fill(memoryview(checksums), end)
-        self._fill(buffer, end)
+        self._fill(memoryview(checksums), end, watch)
+        self._fill(buffer, end, watch)
         verify(buffer, struct.unpack(f">{head.blocks}I", checksums), self.name)
         return head
 
@@ -122,11 +168,15 @@ class WorkerConnection:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-    def _wait_at_most(self, seconds: float) -> None:
+    def _abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _wait_until(self, end: float, watch: Watch | None) -> None:
         # The kernel's own timeout lets one recv wait for a whole chunk; with Python's timeouts the socket is
         # non-blocking underneath, which costs two system calls for every few hundred KiB.
         self._socket.settimeout(None)
-        bounded = max(seconds, 0.001)
+        bounded = max((end if watch is None else min(end, watch.due)) - time.monotonic(), 0.001)
         value = _TIMEVAL.pack(int(bounded), int(bounded % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
@@ -153,9 +203,21 @@ class WorkerConnection:
             self.close()
             raise WorkerUnavailable(f"{self.name} broke the connection: {error}") from error
 
-    def _head(self, end: float) -> wire.ResponseHead:
+    def _head(self, end: float, watch: Watch | None = None) -> wire.ResponseHead:
+        head = self._any_head(end, watch)
+        if head.status == wire.STATUS_FETCHING:
+            if watch is not None:
+                watch.fetching()
+                self._wait_until(end, watch)
+            head = self._any_head(end, watch)
+            if watch is not None:
+                watch.answering()
+                self._wait_until(end, watch)
+        return head
+
+    def _any_head(self, end: float, watch: Watch | None) -> wire.ResponseHead:
         raw = bytearray(wire.RESPONSE.size)
-        self._fill(memoryview(raw), end)
+        self._fill(memoryview(raw), end, watch)
         try:
             self.last_head = wire.decode_response(bytes(raw))
         except InvalidRequest as error:
@@ -163,25 +225,37 @@ class WorkerConnection:
             raise WorkerUnavailable(f"{self.name} does not speak this protocol: {error}") from error
         return self.last_head
 
-    def _fill(self, view: memoryview, end: float) -> None:
+    def _fill(self, view: memoryview, end: float, watch: Watch | None = None) -> None:
         """Receive until the view is full; WorkerUnavailable, and closed, when that does not come by ``end``."""
-        position, problem = 0, ""
-        while position < len(view) and not problem:
+        position = 0
+        while position < len(view):
             try:
                 count = self._socket.recv_into(view[position:], 0, socket.MSG_WAITALL)
             except BlockingIOError:
-                problem = "did not answer in time"
+                count = -1
             except OSError as error:
-                problem = f"broke the connection: {error}"
-            else:
-                position += count
-                if count == 0:
-                    problem = "closed the connection"
-                elif position < len(view) and time.monotonic() > end:
-                    problem = "did not answer in time"
-        if problem:
-            self.close()
-            raise WorkerUnavailable(f"{self.name} {problem}")
+                self._broke(f"broke the connection: {error}")
+            if not count:
+                self._broke("closed the connection")
+            position += max(count, 0)
+            if position < len(view):
+                self._not_yet(position, end, watch)
+
+    def _not_yet(self, received: int, end: float, watch: Watch | None) -> None:
+        now = time.monotonic()
+        if now >= end:
+            self._broke("did not answer in time")
+        if watch is not None and now >= watch.due:
+            try:
+                watch.late(received)
+            except ForebayError:
+                self.close()
+                raise
+        self._wait_until(end, watch)
+
+    def _broke(self, problem: str) -> NoReturn:
+        self.close()
+        raise WorkerUnavailable(f"{self.name} {problem}")
 
     def close(self) -> None:
         """Close the stream; again is fine."""

@@ -1,35 +1,29 @@
-"""Connections to workers, kept for the next read, and the memory of which workers fail.
-
-A worker that failed is left alone for a while that doubles up to ``MAX_COOL_DOWN``; the first success
-forgets it. Callers look at ``cooling`` to ask others first.
-"""
+"""Connections to workers, kept for the next read, and the memory of which workers fail or are slow (see `health`)."""
 
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from forebay.connection import DEFAULT_TIMEOUTS, Timeouts, TokenProvider, WorkerConnection
+from forebay.connection import DEFAULT_TIMEOUTS, Timeouts, TokenProvider, Watch, WorkerConnection
+from forebay.health import Health
 from forebay_protocol import wire
 from forebay_protocol.errors import ForebayError, Overloaded, Unauthorized, WorkerUnavailable
 from forebay_protocol.ring import Member
 
-COOL_DOWN = 1.0
-MAX_COOL_DOWN = 15.0
-"""Seconds for which a failed worker is avoided: after the first failure, and at most."""
-
 MAX_IDLE = 60.0
 """Seconds after which an unused connection is not used again."""
+
+_HURRIED_CONNECT = 0.5
+"""Seconds to connect when there is another place to ask."""
+
+_LOOK = 0.02
+"""Seconds between looks whether a read that waits for a connection is late or over."""
 
 Endpoint = tuple[str, int]
 Observer = Callable[[Member, wire.ResponseHead], None]
 """Told of every response, so that newer epochs and generations are noticed."""
-
-
-def cool_down(failures: int) -> float:
-    """How long to leave a worker alone after so many failures in a row."""
-    return float(min(COOL_DOWN * 2 ** (min(failures, 16) - 1), MAX_COOL_DOWN)) if failures else 0.0
 
 
 @dataclass(slots=True)
@@ -38,8 +32,7 @@ class _Slot:
 
     limit: threading.BoundedSemaphore
     idle: list[tuple[float, WorkerConnection]] = field(default_factory=list)
-    failures: int = 0
-    avoid_until: float = 0.0
+    health: Health = field(default_factory=Health)
 
 
 class ConnectionPool:
@@ -60,35 +53,89 @@ class ConnectionPool:
         self._lock = threading.Lock()
         self._slots: dict[Endpoint, _Slot] = defaultdict(lambda: _Slot(threading.BoundedSemaphore(limit)))
 
-    def cooling(self, member: Member) -> bool:
-        """Whether the member failed so lately that others should be asked first."""
+    def avoided(self, member: Member) -> bool:
+        """Whether the member fails or is slow, so that others should be asked first."""
         with self._lock:
             slot = self._slots.get((member.address, member.data_port))
-            return slot is not None and time.monotonic() < slot.avoid_until
+            return slot is not None and slot.health.avoided
+
+    def usable(self, member: Member, request: wire.ReadRequest, patience: float) -> bool:
+        """Whether to ask the member. If not, and it is time, this request is sent to it in the background as a probe.
+
+        The probe must be answered within ``patience`` seconds; it makes the worker fetch nothing.
+        """
+        slot = self._slot(member)
+        with self._lock:
+            if not slot.health.avoided:
+                return True
+            if not slot.health.wants_probe(time.monotonic()):
+                return False
+            slot.health.probing = True
+        probe = replace(request, flags=wire.Flag.CACHED_ONLY)
+        arguments = (slot, member, probe, patience)
+        threading.Thread(target=self._probe, args=arguments, name="probe", daemon=True).start()
+        return False
+
+    def _probe(self, slot: _Slot, member: Member, request: wire.ReadRequest, patience: float) -> None:
+        connection: WorkerConnection | None = None
+        try:
+            # On a stream of its own: those of the pool may all wait for a slow worker.
+            connection = self._connect(slot, member, self._timeouts)
+            buffer = memoryview(bytearray(request.length))
+            self._ask(slot, member, connection, request, buffer, time.monotonic() + patience, None)
+        except ForebayError:
+            if connection is not None and not connection.closed:
+                with self._lock:
+                    slot.health.passed()
+        finally:
+            with self._lock:
+                slot.health.probing = False
 
     def read_into(
-        self, member: Member, request: wire.ReadRequest, buffer: memoryview, *, deadline: float | None = None
+        self,
+        member: Member,
+        request: wire.ReadRequest,
+        buffer: memoryview,
+        *,
+        deadline: float | None = None,
+        watch: Watch | None = None,
     ) -> wire.ResponseHead:
         """One read from one member; see ``WorkerConnection.read_into``.
 
         A kept connection that turns out to be broken is replaced by a new one, once.
         """
         slot = self._slot(member)
-        patience = self._timeouts.answer if deadline is None else max(0.0, deadline - time.monotonic())
-        if not slot.limit.acquire(timeout=min(patience, self._timeouts.answer)):
-            raise Overloaded(f"all connections to worker {member.id} are busy")
+        self._enter(slot, member, deadline, watch)
+        timeouts = self._timeouts
+        if watch is not None:
+            timeouts = replace(timeouts, connect=min(timeouts.connect, _HURRIED_CONNECT))
         try:
             kept = self._take(slot)
             if kept is not None:
                 try:
-                    return self._ask(slot, member, kept, request, buffer, deadline)
+                    return self._ask(slot, member, kept, request, buffer, deadline, watch)
                 except (WorkerUnavailable, Unauthorized):
                     # Broken, or the token that it began with has expired: a new one says whether that helps.
-                    if deadline is not None and time.monotonic() > deadline:
+                    if (watch is not None and watch.over) or (deadline is not None and time.monotonic() > deadline):
                         raise
-            return self._ask(slot, member, self._connect(slot, member), request, buffer, deadline)
+            fresh = self._connect(slot, member, timeouts)
+            return self._ask(slot, member, fresh, request, buffer, deadline, watch)
         finally:
             slot.limit.release()
+
+    def _enter(self, slot: _Slot, member: Member, deadline: float | None, watch: Watch | None) -> None:
+        """Wait until one more connection may be used."""
+        end = time.monotonic() + self._timeouts.answer
+        if deadline is not None:
+            end = min(end, deadline)
+        while not slot.limit.acquire(timeout=max(0.0, end - time.monotonic()) if watch is None else _LOOK):
+            now = time.monotonic()
+            if now >= end:
+                raise Overloaded(f"all connections to worker {member.id} are busy")
+            if watch is not None and watch.over:
+                raise WorkerUnavailable("another place had the bytes first")
+            if watch is not None and now >= watch.due:
+                watch.late(0)
 
     def _slot(self, member: Member) -> _Slot:
         with self._lock:
@@ -103,27 +150,28 @@ class ConnectionPool:
                 connection.close()
         return None
 
-    def _connect(self, slot: _Slot, member: Member) -> WorkerConnection:
+    def _connect(self, slot: _Slot, member: Member, timeouts: Timeouts) -> WorkerConnection:
         try:
-            return WorkerConnection(member.address, member.data_port, self._token_provider, self._timeouts)
+            return WorkerConnection(member.address, member.data_port, self._token_provider, timeouts)
         except (WorkerUnavailable, Unauthorized):
-            self._failed(slot)
+            self._failed(slot, None)
             raise
 
     def _ask(
         self, slot: _Slot, member: Member, connection: WorkerConnection, request: wire.ReadRequest,
-        buffer: memoryview, deadline: float | None,
+        buffer: memoryview, deadline: float | None, watch: Watch | None,
     ) -> wire.ResponseHead:  # fmt: skip
         connection.last_head = None
         try:
-            head = connection.read_into(request, buffer, deadline=deadline)
+            head = connection.read_into(request, buffer, deadline=deadline, watch=watch)
         except ForebayError:
             if connection.closed:
-                self._failed(slot)
+                self._failed(slot, watch)
             raise
         else:
-            with self._lock:
-                slot.failures, slot.avoid_until = 0, 0.0
+            if watch is None or not watch.was_late:
+                with self._lock:
+                    slot.health.good()
             return head
         finally:
             if connection.last_head is not None and self._observer is not None:
@@ -132,10 +180,13 @@ class ConnectionPool:
                 with self._lock:
                     slot.idle.append((time.monotonic(), connection))
 
-    def _failed(self, slot: _Slot) -> None:
+    def _failed(self, slot: _Slot, watch: Watch | None) -> None:
+        now = time.monotonic()
         with self._lock:
-            slot.failures += 1
-            slot.avoid_until = time.monotonic() + cool_down(slot.failures)
+            if watch is None or not watch.over:
+                slot.health.failed(now)
+            elif watch.lost:
+                slot.health.lost(now)
 
     def retain(self, members: tuple[Member, ...]) -> None:
         """Forget the workers that are not among these: close their idle connections."""

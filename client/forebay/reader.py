@@ -1,7 +1,8 @@
 """Read ranges of objects: from the chunk's owner, else from the next owners, else from the store itself.
 
-A failing worker costs latency, never an error, while another worker or the store has the bytes. Only when
-nobody has them does the read fail, with the error that tells most: the store's own, if it was asked.
+A failing worker costs latency, never an error, while another worker or the store has the bytes; one that is late is
+raced by the next place (see `race`). Only when nobody has the bytes does the read fail, with the error that tells most:
+the store's own, if it was asked.
 """
 
 import logging
@@ -9,21 +10,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from forebay.flight import SingleFlight
+from forebay.pace import Pace
 from forebay.pool import ConnectionPool
+from forebay.race import FINAL, Allowance, Attempt, Place, Race
 from forebay.ring import RingHolder
 from forebay_protocol import wire
-from forebay_protocol.errors import (
-    ForebayError,
-    NotCached,
-    ObjectChanged,
-    ObjectMissing,
-    WorkerUnavailable,
-)
+from forebay_protocol.errors import ForebayError, NotCached, WorkerUnavailable
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion, Span, block_aligned, chunk_pieces
 from forebay_protocol.ring import Layout, Member, Ring
+from forebay_protocol.wire import Flag
 
 READ_BUDGET = 30.0
 """Seconds in which a read ends, one way or the other."""
@@ -46,11 +45,16 @@ class Fallback(Protocol):
 
 @dataclass(slots=True)
 class Counters:
-    """What this reader did since it began; bytes by where they came from."""
+    """What this reader did since it began; bytes by where they came from.
+
+    ``hedges`` counts places that were asked beside one that was late, ``hedged_bytes`` what was asked of them.
+    """
 
     worker_bytes: int = 0
     direct_bytes: int = 0
     worker_failures: int = 0
+    hedges: int = 0
+    hedged_bytes: int = 0
 
 
 def preferred(ring: Ring, chunk: ChunkKey, node: str) -> tuple[Member, ...]:
@@ -61,11 +65,61 @@ def preferred(ring: Ring, chunk: ChunkKey, node: str) -> tuple[Member, ...]:
 
 
 def worth_asking(
-    ranked: tuple[Member, ...], cooling: Callable[[Member], bool], *, has_fallback: bool
+    ranked: tuple[Member, ...], usable: Callable[[Member], bool], *, has_fallback: bool
 ) -> tuple[Member, ...]:
     """The members to ask, in order: those in good health; failing ones only where there is nothing else to ask."""
-    healthy = tuple(member for member in ranked if not cooling(member))
-    return (healthy if healthy or has_fallback else ranked)[:MAX_WORKERS]
+    healthy = tuple(islice(filter(usable, ranked), MAX_WORKERS))
+    return healthy if healthy or has_fallback else ranked[:MAX_WORKERS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """A worker, as a place to get one range from."""
+
+    reader: "ChunkReader"
+    member: Member
+    request: wire.ReadRequest
+    deadline: float
+
+    def avoided(self) -> bool:
+        return self.reader.pool.avoided(self.member)
+
+    def spare(self) -> bool:
+        return True
+
+    def read_into(self, buffer: memoryview, attempt: Attempt) -> None:
+        # Half of what is left at most, so that one silent worker leaves time for the others.
+        now = time.monotonic()
+        deadline = now + max(1.0, (self.deadline - now) / 2)
+        try:
+            self.reader.pool.read_into(self.member, self.request, buffer, deadline=deadline, watch=attempt)
+        except FINAL:
+            raise
+        except ForebayError as error:
+            if not attempt.over:
+                self.reader.note_failure(self.member, error)
+            raise
+        attempt.succeeded()
+        self.reader.count(worker_bytes=self.request.length)
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """The object store itself, as a place to get one range from."""
+
+    reader: "ChunkReader"
+    fallback: Fallback
+    request: wire.ReadRequest
+
+    def avoided(self) -> bool:
+        return False
+
+    def spare(self) -> bool:
+        return True
+
+    def read_into(self, buffer: memoryview, attempt: Attempt) -> None:  # noqa: ARG002 - it cannot be ended early
+        self.fallback.read_into(self.request.object, Span(self.request.offset, self.request.length), buffer)
+        self.reader.count(direct_bytes=self.request.length)
 
 
 class ChunkReader:
@@ -78,7 +132,9 @@ class ChunkReader:
         self._node = node
         self.counters = Counters()
         self._ring = ring
-        self._pool = pool
+        self.pool = pool
+        self._pace = Pace()
+        self._allowance = Allowance()
         self._fallback = fallback
         self._counting = threading.Lock()
         self._flights: SingleFlight[memoryview] = SingleFlight()
@@ -107,41 +163,46 @@ class ChunkReader:
     def read_into(self, one: ObjectVersion, span: Span, buffer: memoryview) -> None:
         """Fill the buffer with a block-aligned span that lies within one chunk."""
         deadline = time.monotonic() + READ_BUDGET
-        chunk = ChunkKey(one.object_id, span.offset // CHUNK_SIZE)
-        request = wire.ReadRequest(0, one, span.offset, span.length)
-        problem: ForebayError | None = None
-        ranked = preferred(self._ring.current, chunk, self._node)
-        for member in worth_asking(ranked, self._pool.cooling, has_fallback=self._fallback is not None):
-            try:
-                self._ask(member, request, buffer, deadline)
-            except (ObjectChanged, ObjectMissing):
-                raise
-            except ForebayError as error:
-                problem = error
-                self._note_failure(member, error)
-            else:
-                return
-            if time.monotonic() >= deadline:
-                break
-        self._directly(one, span, buffer, problem)
+        places = self._places(one, span, deadline)
+        if not places:
+            raise WorkerUnavailable("no worker is known, and the store may not be asked directly")
+        self._allowance.earn()
+        race = Race(places, span.length, self._pace, self._allowance, deadline)
+        try:
+            race.run(buffer)
+        finally:
+            if race.hedges:
+                self.count(hedges=race.hedges, hedged_bytes=race.hedges * span.length)
 
-    def _ask(self, member: Member, request: wire.ReadRequest, buffer: memoryview, deadline: float) -> None:
-        # Half of what is left at most, so that one silent worker leaves time for the others.
-        now = time.monotonic()
-        self._pool.read_into(member, request, buffer, deadline=now + max(1.0, (deadline - now) / 2))
-        with self._counting:
-            self.counters.worker_bytes += request.length
+    def _places(self, one: ObjectVersion, span: Span, deadline: float) -> list[Place]:
+        """Whom to ask, best first."""
+        request = wire.ReadRequest(0, one, span.offset, span.length, Flag.ANNOUNCE)
+        instead = wire.ReadRequest(0, one, span.offset, span.length, Flag.ANNOUNCE | Flag.INSTEAD)
+        ranked = preferred(self._ring.current, ChunkKey(one.object_id, span.offset // CHUNK_SIZE), self._node)
+        patience = self._pace.allowed(span.length)
 
-    def _note_failure(self, member: Member, error: ForebayError) -> None:
-        with self._counting:
-            self.counters.worker_failures += 1
+        def usable(member: Member) -> bool:
+            # Probed with a chunk of its own: for any other it would not even have to read.
+            own = member is ranked[0]
+            return self.pool.usable(member, request, patience) if own else not self.pool.avoided(member)
+
+        members = worth_asking(ranked, usable, has_fallback=self._fallback is not None)
+        places: list[Place] = [
+            _Worker(self, member, request if member is ranked[0] else instead, deadline) for member in members
+        ]
+        if self._fallback is not None:
+            places.append(_Store(self, self._fallback, request))
+        return places
+
+    def note_failure(self, member: Member, error: ForebayError) -> None:
+        """A worker did not give the bytes."""
+        self.count(worker_failures=1)
         if not isinstance(error, NotCached):
             _log.info("worker %s failed a read: %s", member.id, error)
             self._ring.want()
 
-    def _directly(self, one: ObjectVersion, span: Span, buffer: memoryview, problem: ForebayError | None) -> None:
-        if self._fallback is None:
-            raise problem or WorkerUnavailable("no worker is known, and the store may not be asked directly")
-        self._fallback.read_into(one, span, buffer)
+    def count(self, **more: int) -> None:
+        """Add to the counters."""
         with self._counting:
-            self.counters.direct_bytes += span.length
+            for name, value in more.items():
+                setattr(self.counters, name, getattr(self.counters, name) + value)

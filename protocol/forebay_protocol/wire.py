@@ -10,6 +10,10 @@ block's end or the object's::
     response  magic FBS1 | status u8 | flags u8 | blocks u16 | id u32 | epoch u64 | generation u64 | length u32
               blocks x u32 crc32c, one per 64 KiB block, then `length` payload bytes
 
+A request with the flag ANNOUNCE may be answered twice: by a bare head with the status ``STATUS_FETCHING`` as soon as
+the worker knows that it must fetch the chunk first, then by the response itself. So a client can tell a worker that
+waits for the store from one that is slow itself.
+
 A response with a status other than 0 carries no blocks; its payload is the sentence for people in UTF-8. Every
 response tells the worker's ring epoch and index generation, so a client learns of newer ones for nothing.
 """
@@ -33,6 +37,8 @@ MAX_MESSAGE = 4096
 """Longest token and longest error sentence, in bytes."""
 
 STATUS_OK = 0
+STATUS_FETCHING = 255
+"""No error: the chunk is being fetched, the response follows."""
 
 
 class Op(IntEnum):
@@ -49,6 +55,10 @@ class Flag(IntFlag):
     """Answer NotCached rather than fetch the chunk from anywhere."""
     PEER = 2
     """Asked by another worker: fetch from the source if need be, but never from a further worker."""
+    INSTEAD = 4
+    """The owner is late or fails: have it or fetch it from the source, without asking the owner."""
+    ANNOUNCE = 8
+    """Say ``STATUS_FETCHING`` when the chunk must be fetched first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def test_a_stream_ends_with_its_token(make: Make) -> None:
         while len(shown) < 2:
             assert time.monotonic() < end
             pool.read_into(worker.member, block(one), buffer)
-        assert not pool.cooling(worker.member)
+        assert not pool.avoided(worker.member)
 
 
 def _read_for(seconds: float, work: Callable[[], object]) -> None:

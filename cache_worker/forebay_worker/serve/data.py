@@ -152,7 +152,7 @@ class DataServer:
                 raise InvalidRequest("the token opens another dataset")
             check_range(one, offset, length)
             request = ReadRequest(request_id, one, offset, length, Flag(flags))
-            got = self._shell.get(one, offset // CHUNK_SIZE, request.flags)
+            got = self._shell.get(one, offset // CHUNK_SIZE, request.flags, lambda: self._announce(stream, request))
             self._send(stream, request, got)
         except ForebayError as error:
             self._metrics.request_errors.labels(error.reason).inc()
@@ -167,6 +167,11 @@ class DataServer:
                 self._busy -= 1
                 self._idle.notify_all()
 
+    def _announce(self, stream: socket.socket, request: ReadRequest) -> None:
+        """Tell a client that wants to know that the chunk must be fetched first."""
+        if request.flags & Flag.ANNOUNCE:
+            stream.sendall(self._head(wire.STATUS_FETCHING, request.id, 0, 0))
+
     def _send_error(self, stream: socket.socket, request_id: int, error: ForebayError) -> None:
         sentence = error.message.encode()[: wire.MAX_MESSAGE]
         stream.sendall(self._head(error.code, request_id, 0, len(sentence)) + sentence)
@@ -176,6 +181,8 @@ class DataServer:
         head = self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length)
         head += sums_of(got.sums, within, request.length)
         peer = bool(request.flags & Flag.PEER)
+        if request.flags & Flag.INSTEAD:
+            self._metrics.instead_bytes.inc(request.length)
         if isinstance(got, Fetched):
             stream.sendall(head, socket.MSG_MORE)
             stream.sendall(got.data[within : within + request.length])

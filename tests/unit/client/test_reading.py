@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forebay.connection import Timeouts, WorkerConnection
-from forebay.pool import ConnectionPool, cool_down
+from forebay.health import cool_down
+from forebay.pool import ConnectionPool
 from forebay.reader import ChunkReader, preferred
 from forebay.ring import RingHolder
 from forebay_protocol import wire
@@ -179,7 +180,7 @@ def test_an_error_answer_keeps_the_connection(workers: tuple[FakeWorker, FakeWor
             pool.read_into(workers[0].member, wire.ReadRequest(0, missing, 0, 10), buffer)
 
     assert len(workers[0].tokens) == 1
-    assert not pool.cooling(workers[0].member)
+    assert not pool.avoided(workers[0].member)
 
 
 def test_a_restarted_worker_is_connected_again(workers: tuple[FakeWorker, FakeWorker], pool: ConnectionPool) -> None:
@@ -192,7 +193,7 @@ def test_a_restarted_worker_is_connected_again(workers: tuple[FakeWorker, FakeWo
     pool.read_into(workers[0].member, request, buffer)
 
     assert bytes(buffer) == DATA[:BLOCK_SIZE]
-    assert not pool.cooling(workers[0].member)
+    assert not pool.avoided(workers[0].member)
 
 
 def test_ranges_across_chunks(workers: tuple[FakeWorker, FakeWorker], pool: ConnectionPool) -> None:
