@@ -7,7 +7,7 @@ IMAGE ?=
 PUSH ?= yes
 PYTEST_ARGS ?=
 
-.PHONY: help demo down test fetch lint unit cluster-test prove bench lock
+.PHONY: help demo down test fetch lint unit cluster-test prove mutants bench lock
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -43,6 +43,9 @@ bench: fetch ## all benchmarks (root; under 40 minutes); tables in benchmarks/RE
 
 bench-%: fetch
 	@$(PY) -m forebay_bench $*
+
+mutants: .venv/ready ## seeded bugs, each of which must turn a named test red
+	@$(PY) -m testkit.mutants
 
 lock: .venv/ready ## compile the hash-pinned requirements anew
 	scripts/lock

@@ -166,6 +166,35 @@ def test_while_keeping_only_as_much_goes_as_the_new_chunk_needs() -> None:
     ]
 
 
+@pytest.mark.parametrize("keeping", [False, True])
+def test_what_a_reader_holds_is_never_driven_out(keeping: bool) -> None:
+    """Whatever else has to go; once the last reader is done it is like the others."""
+    state = _filled(9, keeping=keeping)
+    held = ChunkKey("aa", 0)
+    for _ in range(2):
+        state.pin(held, touch=False)
+    state.handle(ev.Released(held))
+
+    def drive_out(first: int) -> set[ChunkKey]:
+        gone: set[ChunkKey] = set()
+        for number in range(first, first + 30):
+            key = ChunkKey("bb", number)
+            for instruction in state.handle(ev.Wanted(key, 10)):
+                if isinstance(instruction, Remove):
+                    gone.add(instruction.key)
+                    state.handle(ev.Removed(instruction.key))
+                elif isinstance(instruction, Write):
+                    state.handle(ev.Written(key, b""))
+        return gone
+
+    assert drive_out(0)
+    assert state.peek(held) is not None
+    state.handle(ev.Released(held))
+    state.handle(ev.Judged(held, current=False, owned=True, spare=True))
+
+    assert held in drive_out(100)
+
+
 def test_what_the_generation_does_not_show_goes_before_everything_else() -> None:
     """A superseded chunk that was just read goes before older useful ones."""
     state = _filled(9)

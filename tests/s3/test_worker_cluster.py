@@ -274,6 +274,19 @@ def test_nothing_opens_without_a_token(make: Make) -> None:
         worker.read(versions(snapshot)["model/one chunk"])
 
 
+def test_a_token_reads_its_own_dataset_only(make: Make, proxy: StoreProxy) -> None:
+    """Whatever else the request says: the bytes that the worker has for one dataset are of no other."""
+    cluster = make().start(1)
+    one = versions(cluster.wait_for_index())["model/one chunk"]
+    cluster.workers[0].read(one)
+    before = proxy.object_bytes()
+
+    with pytest.raises(InvalidRequest):
+        cluster.workers[0].read(replace(one, dataset="uid-2"))
+
+    assert proxy.object_bytes() == before
+
+
 def test_asking_for_cached_bytes_only_fetches_nothing(make: Make, proxy: StoreProxy) -> None:
     """CACHED_ONLY answers NotCached, and the store hears nothing."""
     cluster = make().start(1)

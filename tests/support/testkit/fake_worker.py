@@ -38,6 +38,8 @@ class FakeWorker:
         self.refuse: tuple[int, str] | None = None
         self.ring = Ring(epoch=1)
         self.index: tuple[int, bytes] = (0, b"")
+        self.routes: list[str] = []
+        """What the control API was asked for."""
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -92,6 +94,7 @@ class FakeWorker:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 route, _, query = self.path.partition("?")
+                worker.routes.append(route)
                 generation, snapshot = worker.index
                 if route == control.RING:
                     self.reply(200, json.dumps(worker.ring.to_json()).encode())

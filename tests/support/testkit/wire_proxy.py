@@ -67,7 +67,11 @@ class WireProxy:
                     named = _exactly(asked, body)
                     worker.sendall(head + named)
                     key = wire.decode_object(named, size).key
-                    if not self._answer(client, _frame(answered), key, f"{offset}+{length}"):
+                    frame = _frame(answered)
+                    if wire.decode_response(frame[0]).status == wire.STATUS_FETCHING:
+                        client.sendall(frame[0])
+                        frame = _frame(answered)
+                    if not self._answer(client, frame, key, f"{offset}+{length}"):
                         return
 
     def _answer(self, client: socket.socket, frame: tuple[bytes, bytes, bytes], key: str, place: str) -> bool:

@@ -10,6 +10,7 @@ from forebay.ring import RingHolder
 from forebay_protocol.errors import WorkerUnavailable
 from forebay_protocol.ring import Ring
 from testkit.fake_worker import FakeWorker
+from testkit.waiting import eventually
 
 
 def token() -> str:
@@ -45,6 +46,7 @@ def test_a_newer_epoch_is_fetched() -> None:
         holder = RingHolder(token, lambda: [("127.0.0.1", worker.member.control_port)], on_change=changed)
         assert holder.refresh()
         holder.start()
+        eventually(lambda: len(worker.routes) >= 2, timeout=5, what="the thread has looked for itself", interval=0.01)
         worker.ring = Ring(epoch=2, members=(worker.member,))
         holder.saw(2)
 

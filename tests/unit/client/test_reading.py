@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -125,8 +126,16 @@ def nonsense(connection: socket.socket, honest: bytes) -> bool:
     return True
 
 
+def another(connection: socket.socket, honest: bytes) -> bool:
+    """Answer some other request, in itself without fault."""
+    head = wire.decode_response(honest[: wire.RESPONSE.size])
+    connection.sendall(wire.encode_response(replace(head, id=head.id + 1)) + honest[wire.RESPONSE.size :])
+    return True
+
+
 FAULTS: list[tuple[Callable[[socket.socket, bytes], bool], type[Exception]]] = [
     (flip, ChecksumMismatch), (cut, WorkerUnavailable), (silence, WorkerUnavailable), (nonsense, WorkerUnavailable),
+    (another, WorkerUnavailable),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from forebay.index import ROOT_INODE, Snapshot, SnapshotWriter
+from forebay.index.snapshot import stable_inode
 from forebay.index.writer import Origin
 from forebay.source import Listing
 from forebay_protocol.dataset import MountSpec
@@ -79,6 +80,12 @@ def test_another_version_is_not_shown(snapshot: Snapshot) -> None:
 
     assert not snapshot.shows(type(one)(one.dataset, one.mount, one.key, "other", one.size))
     assert not snapshot.shows(type(one)("another", one.mount, one.key, one.version, one.size))
+
+
+def test_a_new_version_is_another_inode() -> None:
+    """What the kernel has cached of the old one cannot be taken for the new one."""
+    assert stable_inode("/a", "1") == stable_inode("/a", "1")
+    assert len({stable_inode("/a", "1"), stable_inode("/a", "2"), stable_inode("/b", "1")}) == 3
 
 
 def test_equal_listings_have_equal_fingerprints_and_inodes(tmp_path: Path) -> None:

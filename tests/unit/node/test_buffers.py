@@ -120,6 +120,22 @@ def test_closing_a_file_forgets_its_chunks() -> None:
     assert origin.fetched == [0]
 
 
+def test_a_buffer_stays_while_somebody_reads_it() -> None:
+    """Also when the file is closed meanwhile; its room is free after the last reader."""
+    buffers = ChunkBuffers(Origin().fill, 8 * CHUNK_SIZE)
+    chunk = buffers.pin(ONE, 1)
+    assert chunk is not None
+    buffers.fetch(chunk)
+
+    buffers.forget(ONE)
+
+    assert chunk.buffer is not None
+    assert chunk.buffer[:8] == b"\1" * 8
+    assert buffers.used == CHUNK_SIZE
+    buffers.unpin(chunk, 0)
+    assert buffers.used == 0
+
+
 def test_the_window_is_shared_by_the_files_in_use() -> None:
     """One file may fetch half the budget ahead; more files less each."""
     buffers = ChunkBuffers(Origin().fill, 16 * CHUNK_SIZE)

@@ -113,6 +113,14 @@ def test_replicated_bytes_count_once() -> None:
     assert (found["loadedBytes"], found["percent"]) == (200, 20)
 
 
+def test_replicated_bytes_are_complete_on_every_worker() -> None:
+    """What one worker holds does not answer for one that is silent."""
+    done = progress(1000, own=1000, state=LoadState.COMPLETE)
+
+    assert status(plan({"a": done}))["phase"] == "Loading"
+    assert conditions(plan({"a": done, "b": done}))["Complete"] == ("True", "Loaded")
+
+
 def test_waits_for_the_listing() -> None:
     """Before the selection is known there are no figures, hence no 100 % of nothing."""
     unknown = LoadProgress(state=LoadState.PENDING)

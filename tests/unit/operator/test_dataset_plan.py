@@ -79,9 +79,15 @@ def condition(found: Plan, kind: str = "Ready") -> tuple[str, str]:
     return next((c["status"], c["reason"]) for c in status(found)["conditions"] if c["type"] == kind)
 
 
+def test_a_dataset_is_held_until_its_orderly_end() -> None:
+    """By a finalizer, which is asked for once."""
+    assert plan().hold
+    assert not plan(dataset(finalizers=["forebay.io/volume"])).hold
+
+
 def test_figures_add_up() -> None:
-    """Cached bytes and room are sums over the workers; the index counts once."""
-    found = status(plan())
+    """Cached bytes and room are sums over the workers; the index counts once; unverified bytes do not count."""
+    found = status(plan(reports={"w0": report(held_bytes=450), "w1": report(held_bytes=500)}))
 
     assert found["phase"] == "Ready"
     assert (found["totalBytes"], found["fileCount"], found["generation"]) == (1000, 7, 3)
@@ -179,10 +185,12 @@ def test_deletion_waits_for_pods_and_names_them() -> None:
 def test_deletion_takes_claim_and_volume_then_lets_go() -> None:
     """The Dataset goes only when neither is left."""
     first = deleting()
+    volume_left = deleting(claim=None)
     last = deleting(claim=None, volume=None)
 
     assert [ref.kind for ref in first.delete] == ["PersistentVolumeClaim", "PersistentVolume"]
     assert not first.release
+    assert not volume_left.release
     assert last.delete == ()
     assert last.release
 

@@ -90,11 +90,12 @@ def test_without_the_owner_the_next_in_rank_owns() -> None:
 
 def test_only_active_members_own() -> None:
     """A joining or draining member is reachable but owns nothing."""
-    active, joining = _members(2)
-    ring = Ring(1, members=(active, replace(joining, state=MemberState.JOINING)))
+    active, joining, draining = _members(3)
+    others = (replace(joining, state=MemberState.JOINING), replace(draining, state=MemberState.DRAINING))
+    ring = Ring(1, members=(active, *others))
 
     assert {ring.owner(chunk) for chunk in CHUNKS} == {active}
-    assert ring.member("worker-1") is not None
+    assert (ring.member("worker-1"), ring.member("worker-2")) == others
     assert Ring(1).owner(CHUNKS[0]) is None
 
 

@@ -37,6 +37,16 @@ def test_a_hostile_body_is_refused_or_parsed(body: bytes) -> None:
     assert wire.encode_request(wire.ReadRequest(1, parsed, 0, 1)).endswith(body)
 
 
+def test_a_body_ends_where_its_parts_end() -> None:
+    """A byte less or more than the four parts have is refused."""
+    raw = wire.encode_request(wire.ReadRequest(1, ObjectVersion("uid", "m", "key", "v", 9), 0, 9))
+    body = raw[wire.REQUEST.size :]
+
+    for other in (body[:-1], body + b"x"):
+        with pytest.raises(InvalidRequest):
+            wire.decode_object(other, 9)
+
+
 def test_foreign_frames_are_refused() -> None:
     """An HTTP client that knocks at the data port gets no further."""
     with pytest.raises(InvalidRequest):

@@ -1,11 +1,14 @@
 """The chunk store on real files: what is written is there, also after a crash, and nothing else is."""
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
 from forebay_worker.metrics import Metrics
@@ -13,6 +16,7 @@ from forebay_worker.settings import TierSettings
 from forebay_worker.store.catalogue import FILE
 from forebay_worker.store.checksums import block_sums, sums_of
 from forebay_worker.store.sparse import SparseFiles
+from forebay_worker.store.tier import StorageTier
 from forebay_worker.store.tiered import ChunkStore, Judgement
 
 MIB = 1024 * 1024
@@ -118,6 +122,30 @@ def test_bytes_without_a_row_do_not_exist(folder: Folder) -> None:
     assert not folder.file(BIG).exists()
 
 
+def test_a_chunk_is_committed_after_its_bytes(folder: Folder) -> None:
+    """A worker that is killed while it writes leaves no row: nothing in the catalogue says that the bytes are there."""
+
+    class Watched(SparseFiles):
+        @override
+        def write(self, key: ChunkKey, data: memoryview) -> None:
+            """Look into the catalogue as somebody does who opens it after a crash at this point."""
+            with closing(sqlite3.connect(folder.path / FILE)) as crashed:
+                seen.append(crashed.execute("SELECT count(*) FROM chunk").fetchone()[0])
+            super().write(key, data)
+
+    seen: list[int] = []
+    folder.open().close()
+    tier = StorageTier(TierSettings(medium="SSD", path=folder.path, quota=64 * MIB), "uid")
+    tier.files = Watched(folder.path)
+    data = memoryview(body(BIG, 0))
+
+    assert tier.write(BIG, 0, data, block_sums(data))
+
+    assert seen == [0]
+    assert [number for _, number, _, _ in tier.recover()] == [0]
+    tier.close()
+
+
 def test_a_row_without_bytes_does_not_count(folder: Folder) -> None:
     """As after a power failure: the file is gone or has a hole."""
     store = folder.open()
@@ -130,6 +158,22 @@ def test_a_row_without_bytes_does_not_count(folder: Folder) -> None:
 
     assert store.held_bytes == 0
     assert get(store, BIG, 0) is None
+
+
+def test_a_damaged_chunk_is_not_found_again(folder: Folder) -> None:
+    """Its row goes with it, so that a restart does not bring it back."""
+    store = folder.open()
+    put(store, BIG, 0)
+    put(store, BIG, 1)
+    lease = store.lease(ChunkKey(BIG.object_id, 0))
+    assert lease is not None
+    lease.damaged()
+    lease.release()
+    SparseFiles(folder.path).write(ChunkKey(BIG.object_id, 0), memoryview(body(BIG, 0)))
+
+    store = folder.open()
+
+    assert [key.number for key in store.present()] == [1]
 
 
 def test_bytes_that_rotted_while_down_are_never_served(folder: Folder) -> None:
@@ -213,6 +257,18 @@ def test_the_file_goes_with_its_last_chunk(folder: Folder) -> None:
         lease.release()
 
     assert not folder.file(BIG).exists()
+
+
+def test_a_hole_is_exactly_one_chunk(tmp_path: Path) -> None:
+    """Its neighbours in the file keep their bytes."""
+    files = SparseFiles(tmp_path)
+    for number in range(3):
+        files.write(ChunkKey(BIG.object_id, number), memoryview(body(BIG, number)))
+
+    files.remove(ChunkKey(BIG.object_id, 1), CHUNK_SIZE, lambda: True)
+
+    whole = files.path(BIG.object_id).read_bytes()
+    assert whole == body(BIG, 0) + bytes(CHUNK_SIZE) + body(BIG, 2)
 
 
 def test_a_chunk_in_use_is_not_taken_away(folder: Folder) -> None:
