@@ -5,8 +5,10 @@ import time
 import structlog
 from prometheus_client import CollectorRegistry
 
+from forebay.tls import ClientTls
 from forebay_protocol.control import WorkerStatus
 from forebay_protocol.errors import SourceError
+from forebay_protocol.volume import worker_host
 from forebay_worker.access import Access, AccessWatcher
 from forebay_worker.index.keeper import IndexKeeper
 from forebay_worker.index.refresh import IndexRefresh
@@ -17,6 +19,7 @@ from forebay_worker.origin import Origin
 from forebay_worker.peers import Peers
 from forebay_worker.serve.control import ControlServer
 from forebay_worker.serve.data import DataServer, Progress
+from forebay_worker.serve.tls import WorkerTls
 from forebay_worker.settings import WorkerSettings
 from forebay_worker.shell import ChunkShell, Judged, Limits
 from forebay_worker.store.scrub import Scrub
@@ -24,7 +27,7 @@ from forebay_worker.store.tiered import ChunkStore
 from forebay_worker.window import ServedWindow
 from forebay_worker.worth import Appraiser
 
-ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "scrub"}
+ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "scrub", "tls"}
 """Threads that must run as long as the worker does."""
 
 _log = structlog.get_logger()
@@ -38,18 +41,22 @@ class Worker:
         self._settings = settings
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics()
+        self._tls = None if settings.tls_dir is None else WorkerTls(settings.tls_dir, settings.poll_seconds)
         self.access = AccessWatcher(settings.access_dir, settings.poll_seconds)
         self.membership = Membership(settings.id, settings.state_dir / "ring.json")
         self.index = IndexKeeper(settings.state_dir / "index")
         self._origin = Origin(self.metrics)
-        self._peers = Peers(self.membership, self.access, self.metrics)
+        self._peers = Peers(self.membership, self.access, self.metrics, self._client_tls)
         limits = Limits(settings.fetchers, settings.fill_bytes)
         self.shell = ChunkShell(self.membership, self._origin, self._peers, self.metrics, limits)
-        self._refresh = IndexRefresh(self.index, self.membership, self.access, self._origin, self.metrics)
+        self._refresh = IndexRefresh(
+            self.index, self.membership, self.access, self._origin, self.metrics, self._client_tls
+        )
         self._appraiser = Appraiser(self.membership, self.index, self.shell)
         self.loads = Loads(settings.state_dir / "loads.json", self.shell, self.index, self.membership)
         self._window = ServedWindow()
         self._scrub = Scrub(self._store, settings.scrub_rate, self.metrics)
+        tls = None if self._tls is None else self._tls.context
         self._data = DataServer(
             self.shell,
             self.access.admit,
@@ -57,8 +64,9 @@ class Worker:
             self.metrics,
             self._window,
             max_connections=settings.max_connections,
+            tls=tls,
         )
-        self._control = ControlServer(self)
+        self._control = ControlServer(self, tls)
         self._stopping = False
         self.data_port = 0
         self.control_port = 0
@@ -69,6 +77,8 @@ class Worker:
         self.membership.listen(lambda _: self._ring_changed())
         self.index.listen(lambda _: self._appraiser.want())
         self.shell.on_source_error = self._source_failed
+        if self._tls is not None:
+            self._tls.start()
         self._appraiser.start()
         self.access.start()
         self.loads.resume()
@@ -77,6 +87,13 @@ class Worker:
         self.data_port = self._data.start(self._settings.address, self._settings.data_port)
         self.control_port = self._control.start(self._settings.address, self._settings.control_port)
         _log.info("worker started", id=self._settings.id, data_port=self.data_port, control_port=self.control_port)
+
+    def _client_tls(self) -> ClientTls | None:
+        """How this worker verifies others of the same dataset."""
+        if self._tls is None:
+            return None
+        dataset = self.access.need().dataset
+        return self._tls.client(worker_host(dataset.name, dataset.namespace))
 
     def _store(self) -> ChunkStore | None:
         cache = self.shell.cache
@@ -159,6 +176,8 @@ class Worker:
         self._scrub.stop()
         self._appraiser.stop()
         self.access.stop()
+        if self._tls is not None:
+            self._tls.stop()
         self.shell.close()
         cache, self.shell.cache = self.shell.cache, None
         if cache is not None:

@@ -8,6 +8,7 @@ from forebay.connection import Timeouts
 from forebay.pace import Pace
 from forebay.pool import ConnectionPool
 from forebay.race import Attempt
+from forebay.tls import TlsProvider
 from forebay_protocol.errors import ForebayError, WorkerUnavailable
 from forebay_protocol.keys import ChunkKey, ObjectVersion
 from forebay_protocol.ring import Member
@@ -35,11 +36,11 @@ def _give_up(attempt: Attempt) -> None:
 class Peers:
     """The other workers of the ring. Thread-safe."""
 
-    def __init__(self, membership: Membership, access: AccessWatcher, metrics: Metrics) -> None:
+    def __init__(self, membership: Membership, access: AccessWatcher, metrics: Metrics, tls: TlsProvider) -> None:
         """Connections are made when they are needed."""
         self._membership = membership
         self._metrics = metrics
-        self._pool = ConnectionPool(access.token, limit=16, timeouts=_TIMEOUTS)
+        self._pool = ConnectionPool(access.token, limit=16, timeouts=_TIMEOUTS, tls=tls)
         self._pace = Pace(_LEAST_ANSWER, _LEAST_FETCH)
         self._lock = threading.Lock()
         self.bytes = 0

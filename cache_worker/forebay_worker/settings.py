@@ -41,6 +41,8 @@ class WorkerSettings:
     data_port: int = DATA_PORT
     control_port: int = CONTROL_PORT
     """TCP ports; 0 lets the system choose."""
+    tls_dir: Path | None = None
+    """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt``, whose files may change: both ports speak TLS only."""
     fetchers: int = 16
     """Requests to the store at the same time."""
     fill_bytes: int = _MOST_FILL_BYTES
@@ -111,6 +113,7 @@ def parse(argv: Sequence[str]) -> WorkerSettings:
     parser.add_argument("--address", default="0.0.0.0", help="local address of both ports")
     parser.add_argument("--data-port", type=int, default=DATA_PORT)
     parser.add_argument("--control-port", type=int, default=CONTROL_PORT)
+    parser.add_argument("--tls-dir", type=Path, help="folder with tls.crt, tls.key and ca.crt: both ports speak TLS")
     parser.add_argument("--fetchers", type=int, default=16, help="requests to the store at the same time")
     parser.add_argument("--fill-bytes", type=int, default=default_fill_bytes(memory_limit()))
     parser.add_argument("--max-connections", type=int, default=512)

@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 
 import google_crc32c
 
+from forebay.tls import ClientTls
 from forebay_protocol import wire
 from forebay_protocol.errors import (
     ChecksumMismatch,
@@ -89,7 +90,12 @@ class WorkerConnection:
     """
 
     def __init__(
-        self, address: str, port: int, token_provider: TokenProvider, timeouts: Timeouts = DEFAULT_TIMEOUTS
+        self,
+        address: str,
+        port: int,
+        token_provider: TokenProvider,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        tls: ClientTls | None = None,
     ) -> None:
         """Connect and say hello; WorkerUnavailable or Unauthorized when that fails."""
         self.name = f"worker {address}:{port}"
@@ -102,6 +108,8 @@ class WorkerConnection:
             self._socket = socket.create_connection((address, port), timeout=timeouts.connect)
         except OSError as error:
             raise WorkerUnavailable(f"{self.name} cannot be reached: {error}") from error
+        if tls is not None:
+            self._socket = tls.wrap(self._socket, self.name)
         end = time.monotonic() + timeouts.connect
         try:
             self._notice_dead_peers()

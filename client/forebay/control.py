@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from forebay.connection import TokenProvider
+from forebay.tls import ClientTls
 from forebay_protocol import control
 from forebay_protocol.errors import InvalidRequest, Unauthorized, WorkerUnavailable
 from forebay_protocol.ring import Ring
@@ -19,12 +20,20 @@ _PIECE = 1024 * 1024
 class ControlClient:
     """One worker's control API; a connection for every request."""
 
-    def __init__(self, address: str, port: int, token_provider: TokenProvider, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        token_provider: TokenProvider,
+        timeout: float = 5.0,
+        tls: ClientTls | None = None,
+    ) -> None:
         """Nothing is sent yet; ``timeout`` is in seconds and holds for connecting and each receive."""
         self._address = address
         self._port = port
         self._token_provider = token_provider
         self._timeout = timeout
+        self._tls = tls
         self.signing_key = ""
         """The id of the key to sign with, as the last answer said."""
 
@@ -98,6 +107,9 @@ class ControlClient:
     def _send(self, method: str, route: str) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._address, self._port, timeout=self._timeout)
         try:
+            connection.connect()
+            if self._tls is not None:
+                connection.sock = self._tls.wrap(connection.sock, self._name)
             connection.request(method, route, headers={"Authorization": f"Bearer {self._token_provider()}"})
             with connection.getresponse() as response:
                 self.signing_key = response.headers.get(control.KEY_HEADER, "")

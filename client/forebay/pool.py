@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from forebay.connection import DEFAULT_TIMEOUTS, Timeouts, TokenProvider, Watch, WorkerConnection
 from forebay.health import Health
+from forebay.tls import TlsProvider, plain
 from forebay_protocol import wire
 from forebay_protocol.errors import ForebayError, Overloaded, Unauthorized, WorkerUnavailable
 from forebay_protocol.ring import Member
@@ -45,11 +46,13 @@ class ConnectionPool:
         limit: int = 8,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         observer: Observer | None = None,
+        tls: TlsProvider = plain,
     ) -> None:
         """``observer`` is told of the head of every response."""
         self._token_provider = token_provider
         self._timeouts = timeouts
         self._observer = observer
+        self._tls = tls
         self._lock = threading.Lock()
         self._slots: dict[Endpoint, _Slot] = defaultdict(lambda: _Slot(threading.BoundedSemaphore(limit)))
 
@@ -152,7 +155,7 @@ class ConnectionPool:
 
     def _connect(self, slot: _Slot, member: Member, timeouts: Timeouts) -> WorkerConnection:
         try:
-            return WorkerConnection(member.address, member.data_port, self._token_provider, timeouts)
+            return WorkerConnection(member.address, member.data_port, self._token_provider, timeouts, self._tls())
         except (WorkerUnavailable, Unauthorized):
             self._failed(slot, None)
             raise

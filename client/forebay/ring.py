@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from forebay.connection import TokenProvider
 from forebay.control import ControlClient
+from forebay.tls import TlsProvider, plain
 from forebay_protocol.errors import ForebayError, Unauthorized
 from forebay_protocol.ring import Ring
 
@@ -45,12 +46,14 @@ class RingHolder:
         *,
         on_change: Callable[[Ring], None] | None = None,
         on_answer: Callable[[ControlClient], None] | None = None,
+        tls: TlsProvider = plain,
     ) -> None:
         """Both are called from the thread that asks: with every newer ring, and with every worker that answered."""
         self._token_provider = token_provider
         self._seeds = seeds
         self._on_change = on_change
         self._on_answer = on_answer
+        self._tls = tls
         self._ring = Ring(epoch=0)
         self._condition = threading.Condition()
         self._wanted = False
@@ -81,7 +84,7 @@ class RingHolder:
     def refresh(self) -> bool:
         """Ask workers, first those of the ring, then the seeds, until one answers; whether one did."""
         for address, port in self._endpoints():
-            worker = ControlClient(address, port, self._token_provider, timeout=2.0)
+            worker = ControlClient(address, port, self._token_provider, timeout=2.0, tls=self._tls())
             try:
                 found = worker.ring()
                 if self._on_answer is not None:

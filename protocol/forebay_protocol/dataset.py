@@ -14,7 +14,9 @@ from forebay_protocol.errors import InvalidRequest
 DATASET_FILE = "dataset.json"
 CREDENTIALS_FILE = "credentials.json"
 KEYS_FILE = "keys"
-"""Names of the files in a worker's access folder, and of the keys of the Secret that fills it."""
+AUTHORITY_FILE = "ca.crt"
+"""Names of the files in a worker's access folder, and of the keys of the Secret that fills it. The authority's
+certificate is there when workers speak TLS; who finds it speaks nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

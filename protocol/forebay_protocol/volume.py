@@ -8,6 +8,12 @@ DATASET_NAMESPACE = "forebay.io/dataset-namespace"
 WORKER_SERVICE = "forebay.io/worker-service"
 """DNS name of the workers' headless Service, ``<name>.<namespace>.svc``; control port on every address."""
 
+
+def worker_host(dataset: str, namespace: str) -> str:
+    """That name: what a dataset's workers are reached by, and what their certificate is for."""
+    return f"{dataset}-worker.{namespace}.svc"
+
+
 CONTROL_PORT = 7070
 DATA_PORT = 7071
 """The workers' TCP ports: HTTP control and metrics, and the data protocol."""

@@ -8,6 +8,7 @@ import structlog
 
 from forebay.control import ControlClient
 from forebay.index.writer import Origin as SnapshotOrigin
+from forebay.tls import TlsProvider
 from forebay_protocol.control import IndexState, IndexStatus, Problem
 from forebay_protocol.errors import ForebayError
 from forebay_protocol.ring import Member
@@ -45,7 +46,13 @@ class IndexRefresh:
     """A background thread that builds or follows."""
 
     def __init__(
-        self, keeper: IndexKeeper, membership: Membership, access: AccessWatcher, origin: Origin, metrics: Metrics
+        self,
+        keeper: IndexKeeper,
+        membership: Membership,
+        access: AccessWatcher,
+        origin: Origin,
+        metrics: Metrics,
+        tls: TlsProvider,
     ) -> None:
         """Nothing is listed before ``start``."""
         self._keeper = keeper
@@ -53,6 +60,7 @@ class IndexRefresh:
         self._access = access
         self._origin = origin
         self._metrics = metrics
+        self._tls = tls
         self._wake = threading.Condition()
         self._stopped = False
         self._wanted = True
@@ -154,8 +162,10 @@ class IndexRefresh:
     def _follow(self, builder: Member) -> None:
         """Fetch the builder's index when it is newer than ours."""
         self._wanted = False
-        client = ControlClient(builder.address, builder.control_port, self._access.token, timeout=10.0)
         try:
+            client = ControlClient(
+                builder.address, builder.control_port, self._access.token, timeout=10.0, tls=self._tls()
+            )  # fmt: skip
             if self._suspected:
                 client.report_stale_index()
                 self._suspected = False

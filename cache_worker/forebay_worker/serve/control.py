@@ -5,6 +5,7 @@ Handlers run blocking work in the default executor; the loop itself never waits 
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,8 +43,9 @@ def _failure(error: ForebayError) -> web.Response:
 class ControlServer:
     """HTTP on one port until stopped."""
 
-    def __init__(self, worker: "Worker") -> None:
-        """Serves what ``worker`` knows."""
+    def __init__(self, worker: "Worker", tls: ssl.SSLContext | None = None) -> None:
+        """Serves what ``worker`` knows, over TLS when there is a context for that."""
+        self._tls = tls
         self._worker = worker
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="control", daemon=True)
@@ -77,7 +79,7 @@ class ControlServer:
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, address, port)
+        site = web.TCPSite(self._runner, address, port, ssl_context=self._tls)
         await site.start()
         return int(self._runner.addresses[0][1])
 

@@ -7,6 +7,7 @@ not for several connections. Requests on one connection are answered in their or
 import contextlib
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -29,6 +30,7 @@ _HELLO_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
 _SEND_SECONDS = 30.0
 _BACKLOG = 256
+_TLS_PIECE = 256 * 1024
 _ACCEPT_PAUSE = 0.1
 _TIMEVAL = struct.Struct("ll")
 
@@ -61,9 +63,10 @@ class DataServer:
 
     def __init__(
         self, shell: ChunkShell, admit: Callable[[str], Admission], progress: Progress, metrics: Metrics,
-        window: ServedWindow, *, max_connections: int,
+        window: ServedWindow, *, max_connections: int, tls: ssl.SSLContext | None = None,
     ) -> None:  # fmt: skip
-        """``admit`` lets a connection in by its token, or raises."""
+        """``admit`` lets a connection in by its token, or raises; with ``tls`` nothing else is spoken."""
+        self._tls = tls
         self._shell = shell
         self._admit = admit
         self._progress = progress
@@ -103,6 +106,8 @@ class DataServer:
     def _serve(self, stream: socket.socket) -> None:
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                stream = self._secured(stream, self._tls)
             _patience(stream, _HELLO_SECONDS)
             admission = self._greet(stream)
             if admission is not None:
@@ -117,6 +122,15 @@ class DataServer:
                 self._connections.discard(stream)
                 self._metrics.connections.set(len(self._connections))
             stream.close()
+
+    def _secured(self, stream: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        """The stream after the TLS handshake, in the place of the plain one."""
+        stream.settimeout(_HELLO_SECONDS)
+        wrapped = tls.wrap_socket(stream, server_side=True)
+        with self._lock:
+            self._connections.discard(stream)
+            self._connections.add(wrapped)
+        return wrapped
 
     def _greet(self, stream: socket.socket) -> Admission | None:
         """Check the hello; what it admits to, or None when it was refused."""
@@ -243,9 +257,18 @@ def _receive(stream: socket.socket, length: int) -> bytes:
 def _send_file(stream: socket.socket, lease: Lease, within: int, length: int) -> None:
     position, end = lease.offset + within, lease.offset + within + length
     while position < end:
-        count = os.sendfile(stream.fileno(), lease.fd, position, end - position)
+        count = _send_piece(stream, lease.fd, position, end - position)
         if not count:
             # The file is shorter than the catalogue says; the head is out, so only the stream's end can tell.
             lease.damaged()
             raise _Closed
         position += count
+
+
+def _send_piece(stream: socket.socket, fd: int, position: int, length: int) -> int:
+    """Send some of a file; how much, 0 at its end."""
+    if not isinstance(stream, ssl.SSLSocket):
+        return os.sendfile(stream.fileno(), fd, position, length)
+    piece = os.pread(fd, min(length, _TLS_PIECE), position)
+    stream.sendall(piece)
+    return len(piece)

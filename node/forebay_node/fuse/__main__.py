@@ -21,7 +21,7 @@ from forebay_node.fuse.access import Access
 from forebay_node.fuse.server import DEFAULT_BUDGET, MountSettings, Server
 from forebay_node.fuse.session import LONGEST_ANSWER
 from forebay_node.mounts import detach, mount_fuse
-from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
+from forebay_protocol.dataset import AUTHORITY_FILE, CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.errors import ForebayError
 from forebay_protocol.volume import CONTROL_PORT
 
@@ -40,6 +40,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, help="dataset document (with --mount)")
     parser.add_argument("--credentials", type=Path, help="credentials document (with --mount)")
     parser.add_argument("--keys", type=Path, help="key file (with --mount)")
+    parser.add_argument("--ca", type=Path, help="certificate of the workers' authority: TLS only (with --mount)")
     parser.add_argument(
         "--worker", action="append", default=[], metavar="HOST[:PORT]",
         help="where workers' control APIs are: a name with all their addresses, or one for each; repeatable",
@@ -73,6 +74,7 @@ def _read_access(arguments: argparse.Namespace) -> Access:
     if arguments.fd is not None:
         return Access.parse(json.loads(sys.stdin.readline()))
     paths = {DATASET_FILE: arguments.dataset, CREDENTIALS_FILE: arguments.credentials, KEYS_FILE: arguments.keys}
+    paths[AUTHORITY_FILE] = arguments.ca
     return Access.parse({name: path.read_text() for name, path in paths.items() if path is not None})
 
 

@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from forebay.tls import ClientTls
 from forebay.trust import Trust, TrustHolder
 from forebay_protocol import auth
 from forebay_protocol.dataset import (
+    AUTHORITY_FILE,
     CREDENTIALS_FILE,
     DATASET_FILE,
     KEYS_FILE,
@@ -15,6 +17,7 @@ from forebay_protocol.dataset import (
     credentials_from_json,
 )
 from forebay_protocol.errors import InvalidRequest
+from forebay_protocol.volume import worker_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Access:
     document: DatasetDocument
     credentials: dict[str, Credentials] = field(repr=False)
     trust: TrustHolder
+    tls: ClientTls | None = None
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> "Access":
@@ -38,4 +42,6 @@ class Access:
         except ValueError:
             # The parser's own message would quote the text.
             raise InvalidRequest("the access Secret's content cannot be parsed") from None
-        return cls(document, credentials, TrustHolder(document.uid, Trust(keys)))
+        authority = texts.get(AUTHORITY_FILE)
+        tls = ClientTls.of(authority, worker_host(document.name, document.namespace)) if authority else None
+        return cls(document, credentials, TrustHolder(document.uid, Trust(keys)), tls)

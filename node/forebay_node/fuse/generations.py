@@ -13,6 +13,7 @@ from forebay.connection import TokenProvider
 from forebay.control import ControlClient
 from forebay.index import Snapshot
 from forebay.ring import RingHolder, Seeds
+from forebay.tls import ClientTls
 from forebay_protocol.errors import ForebayError, WorkerUnavailable
 
 SHORTEST_POLL, LONGEST_POLL = 1.0, 15.0
@@ -31,13 +32,22 @@ def poll_interval(refresh_seconds: float | None) -> float:
 class Generations:
     """Gets snapshots from the workers into files of a folder of its own."""
 
-    def __init__(self, folder: Path, dataset: str, ring: RingHolder, seeds: Seeds, token: TokenProvider) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        ring: RingHolder,
+        seeds: Seeds,
+        token: TokenProvider,
+        tls: ClientTls | None = None,
+    ) -> None:
         """``dataset`` is the UID that a kept snapshot must be of."""
         self._folder = folder
         self._dataset = dataset
         self._ring = ring
         self._seeds = seeds
         self._token = token
+        self._tls = tls
         self._have: Snapshot | None = None
         self._condition = threading.Condition()
         self._newest_seen = 0
@@ -61,7 +71,7 @@ class Generations:
         reasons = []
         for address, port in self._endpoints():
             try:
-                status = ControlClient(address, port, self._token, timeout=2.0).status()
+                status = ControlClient(address, port, self._token, timeout=2.0, tls=self._tls).status()
             except ForebayError as error:
                 reasons.append(error.message)
                 continue
@@ -80,7 +90,7 @@ class Generations:
         target = self._folder / "index.new"
         for address, port in self._endpoints():
             try:
-                generation = ControlClient(address, port, self._token).fetch_index(have, target)
+                generation = ControlClient(address, port, self._token, tls=self._tls).fetch_index(have, target)
                 if generation is None:
                     if have:
                         return None

@@ -53,13 +53,16 @@ class Server:
         access = settings.access
         self._settings = settings
         token = access.trust.token
-        self._pool = ConnectionPool(token, observer=self._observe)
+        self._pool = ConnectionPool(token, observer=self._observe, tls=lambda: access.tls)
         self._ring = RingHolder(
-            token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members), on_answer=access.trust.follow
+            token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members),
+            on_answer=access.trust.follow, tls=lambda: access.tls,
         )  # fmt: skip
         self._direct = DirectSources(access.document, access.credentials)
         self._reader = ChunkReader(self._ring, self._pool, self._direct, node=settings.node)
-        self._generations = Generations(settings.folder, access.document.uid, self._ring, settings.seeds, token)
+        self._generations = Generations(
+            settings.folder, access.document.uid, self._ring, settings.seeds, token, access.tls
+        )  # fmt: skip
 
     def _observe(self, _member: Member, head: ResponseHead) -> None:
         self._ring.saw(head.epoch)

@@ -17,6 +17,7 @@ from typing import Any, Self
 from forebay.connection import WorkerConnection
 from forebay.control import ControlClient
 from forebay.index import Snapshot
+from forebay.tls import ClientTls
 from forebay_protocol import control
 from forebay_protocol.auth import mint
 from forebay_protocol.control import LoadProgress, LoadRequest, WorkerStatus
@@ -25,6 +26,7 @@ from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.ring import Layout, Member, MemberState, Ring
 from forebay_protocol.wire import Flag, ReadRequest
 from testkit.waiting import eventually
+from testkit.worker_tls import TlsFolder
 
 KEY = "0123456789abcdef" * 4
 MIB = 1024 * 1024
@@ -51,8 +53,17 @@ class TierFolder:
 class WorkerProcess:
     """One worker; it may be killed and started again on the same folders and ports."""
 
-    def __init__(self, number: int, folder: Path, access: Path, tiers: tuple[TierFolder, ...], *flags: str) -> None:
-        """Nothing runs yet."""
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        access: Path,
+        tiers: tuple[TierFolder, ...],
+        *flags: str,
+        tls: ClientTls | None = None,
+    ) -> None:
+        """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS."""
+        self.tls = tls
         self.id = f"w{number}"
         self.folder = folder / self.id
         self.folder.mkdir(parents=True)
@@ -122,6 +133,9 @@ class WorkerProcess:
     def call(self, method: str, route: str, body: Any = None, token: str | None = None) -> tuple[int, bytes]:
         """One control request: (status, body)."""
         connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=20)
+        connection.connect()
+        if self.tls is not None:
+            connection.sock = self.tls.wrap(connection.sock, self.id)
         try:
             headers = {"Authorization": f"Bearer {token if token is not None else self.token()}"}
             connection.request(method, route, None if body is None else json.dumps(body), headers)
@@ -132,7 +146,11 @@ class WorkerProcess:
 
     def status(self) -> WorkerStatus:
         """GET /v1/status."""
-        return ControlClient("127.0.0.1", self.control_port, self.token).status()
+        return self.control().status()
+
+    def control(self) -> ControlClient:
+        """The control API as clients use it."""
+        return ControlClient("127.0.0.1", self.control_port, self.token, tls=self.tls)
 
     def load(self, load_id: str, request: LoadRequest | None = None) -> LoadProgress:
         """Begin a load, or look how far it is."""
@@ -144,12 +162,12 @@ class WorkerProcess:
     def snapshot(self) -> Snapshot | None:
         """The worker's newest index."""
         file = self.folder / "fetched-index"
-        generation = ControlClient("127.0.0.1", self.control_port, self.token).fetch_index(0, file)
+        generation = self.control().fetch_index(0, file)
         return None if generation is None else Snapshot.open(file)
 
     def connect(self) -> WorkerConnection:
         """A data connection."""
-        return WorkerConnection("127.0.0.1", self.data_port, self.token)
+        return WorkerConnection("127.0.0.1", self.data_port, self.token, tls=self.tls)
 
     def read(self, one: ObjectVersion, flags: Flag = Flag.NONE) -> bytes:
         """All bytes of an object through this worker."""
@@ -177,6 +195,7 @@ class WorkerCluster:
     flags: tuple[str, ...] = ()
     workers: list[WorkerProcess] = field(default_factory=list)
     epoch: int = 0
+    tls: TlsFolder | None = None
 
     @property
     def access(self) -> Path:
@@ -203,7 +222,9 @@ class WorkerCluster:
         """Start so many more workers and publish the ring."""
         self.write_access()
         for _ in range(count):
-            worker = WorkerProcess(len(self.workers), self.folder, self.access, self.tiers, *self.flags)
+            flags = self.flags if self.tls is None else (*self.flags, "--tls-dir", str(self.tls.folder))
+            client = None if self.tls is None else self.tls.client()
+            worker = WorkerProcess(len(self.workers), self.folder, self.access, self.tiers, *flags, tls=client)
             self.workers.append(worker)
             worker.start(self.document.uid)
         self.publish(layout=layout)
