@@ -112,6 +112,8 @@ def test_changes_that_cannot_take_effect(workspace: Workspace) -> None:
     assert "tiers cannot be added or removed" in _refusal(
         workspace, workspace.runtime(replicas=0, tiers=[lasting, TIER])
     )
+    encrypted = workspace.runtime(replicas=0, tiers=[lasting], tls="Required")
+    assert "tls cannot change" in _refusal(workspace, encrypted)
     assert "targets cannot change" in _refusal(workspace, workspace.dataload(targets=[{"path": "/b"}]))
     assert "targets cannot change" in _refusal(workspace, workspace.dataload())
     assert "dataset cannot change" in _refusal(workspace, workspace.dataload(dataset="b", targets=[{"path": "/a"}]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forebay_operator.model.certificates import Certificates, Pair
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
@@ -16,6 +17,7 @@ from forebay_operator.reconcile import dataset, runtime
 Golden = Callable[[Path, list[dict[str, Any]]], None]
 HERE = Path(__file__).parent / "operator"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MADE = Certificates(Pair("authority", "its key"), Pair("certificate", "its key"))
 CASES = sorted(path.name for path in HERE.iterdir())
 
 
@@ -33,6 +35,7 @@ def test_objects_and_status(case: str, golden: Golden) -> None:
             dataset=data, runtime=workers, credentials={}, secret_problems=(),
             keys=KeySet(keys=("key",), since=NOW), fresh_key="fresh", claim=None,
             volume={"status": {"phase": "Available"}}, pods=(), reports={},
+            certificates=MADE if workers.spec.encrypted else None,
         ),
         NOW,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Real workers that speak TLS to clients and to each other, and refuse everything else."""
 
+import asyncio
 import http.client
 import os
 import socket
@@ -15,8 +16,10 @@ import pytest
 from forebay.connection import Timeouts, WorkerConnection
 from forebay.control import ControlClient
 from forebay.tls import ClientTls
-from forebay_operator.reconcile import certificates
+from forebay_operator.model import certificates
+from forebay_operator.workers.client import Approach, WorkersClient
 from forebay_protocol import control, wire
+from forebay_protocol.control import WorkerStatus
 from forebay_protocol.errors import WorkerUnavailable
 from forebay_protocol.keys import BLOCK_SIZE
 from forebay_protocol.ring import Layout
@@ -154,3 +157,25 @@ def test_probes_reach_a_worker_over_https(cluster: WorkerCluster) -> None:
     with closing(http.client.HTTPSConnection("127.0.0.1", worker.control_port, context=unverified)) as probe:
         probe.request("GET", control.HEALTH)
         assert probe.getresponse().status == 200
+
+
+def test_the_operator_verifies_workers(cluster: WorkerCluster) -> None:
+    """Its client asks over HTTPS; a worker of another authority is one that does not answer."""
+    cluster.start(1)
+    worker = cluster.workers[0]
+    assert cluster.tls is not None
+    right, other = cluster.tls.client(), certificates.make_authority(cluster.tls.host, datetime.now(UTC))
+    wrong = ClientTls.of(other.certificate, cluster.tls.host)
+
+    async def ask(tls: ClientTls | None) -> WorkerStatus | None:
+        client = WorkersClient(worker.control_port)
+        try:
+            return await client.status("127.0.0.1", Approach(worker.token(), tls))
+        finally:
+            await client.close()
+
+    found = asyncio.run(ask(right))
+    assert found is not None
+    assert found.id == worker.id
+    assert asyncio.run(ask(wrong)) is None
+    assert asyncio.run(ask(None)) is None

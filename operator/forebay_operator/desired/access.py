@@ -8,15 +8,25 @@ from forebay_operator.desired import labels
 from forebay_operator.model import meta, names
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.keys import KeySet
-from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE, Credentials, credentials_to_json
+from forebay_protocol.dataset import (
+    AUTHORITY_FILE,
+    CREDENTIALS_FILE,
+    DATASET_FILE,
+    KEYS_FILE,
+    Credentials,
+    credentials_to_json,
+)
 
 
-def _encode(text: str) -> str:
+def encode(text: str) -> str:
+    """The text as a Secret's data has it."""
     return base64.b64encode(text.encode()).decode()
 
 
-def access_secret(dataset: Dataset, credentials: dict[str, Credentials], keys: KeySet) -> dict[str, Any]:
-    """The Secret."""
+def access_secret(
+    dataset: Dataset, credentials: dict[str, Credentials], keys: KeySet, authority: str
+) -> dict[str, Any]:
+    """The Secret. ``authority`` is the certificate by which workers are verified, empty where they speak no TLS."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -29,8 +39,9 @@ def access_secret(dataset: Dataset, credentials: dict[str, Credentials], keys: K
         },
         "type": "Opaque",
         "data": {
-            DATASET_FILE: _encode(json.dumps(dataset.document().to_json(), sort_keys=True)),
-            CREDENTIALS_FILE: _encode(json.dumps(credentials_to_json(credentials), sort_keys=True)),
-            KEYS_FILE: _encode(keys.file),
+            DATASET_FILE: encode(json.dumps(dataset.document().to_json(), sort_keys=True)),
+            CREDENTIALS_FILE: encode(json.dumps(credentials_to_json(credentials), sort_keys=True)),
+            KEYS_FILE: encode(keys.file),
+            **({AUTHORITY_FILE: encode(authority)} if authority else {}),
         },
     }

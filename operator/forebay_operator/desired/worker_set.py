@@ -5,7 +5,7 @@ from typing import Any
 from forebay_operator.desired import labels, worker_network, worker_placement, worker_resources, worker_storage
 from forebay_operator.model import meta, names
 from forebay_operator.model.dataset import Dataset
-from forebay_operator.model.runtime import Runtime
+from forebay_operator.model.runtime import Runtime, RuntimeSpec
 from forebay_protocol import control
 from forebay_protocol.volume import CONTROL_PORT, DATA_PORT, WORKER_UID
 
@@ -18,16 +18,17 @@ _LOCKED_DOWN = {
 }
 
 
-def _probe(path: str, period: int) -> dict[str, Any]:
+def _probe(path: str, period: int, *, encrypted: bool) -> dict[str, Any]:
     return {
-        "httpGet": {"path": path, "port": "control", "scheme": "HTTP"},
+        "httpGet": {"path": path, "port": "control", "scheme": "HTTPS" if encrypted else "HTTP"},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": 3,
     }
 
 
-def _container(image: str, parts: worker_storage.Storage, resources: dict[str, Any]) -> dict[str, Any]:
+def _container(image: str, parts: worker_storage.Storage, spec: RuntimeSpec) -> dict[str, Any]:
+    encrypted = spec.encrypted
     return {
         "name": CONTAINER,
         "image": image,
@@ -36,20 +37,22 @@ def _container(image: str, parts: worker_storage.Storage, resources: dict[str, A
         "args": [
             "--id", "$(POD_NAME)", "--access-dir", worker_storage.ACCESS, "--state-dir", worker_storage.STATE,
             "--control-port", str(CONTROL_PORT), "--data-port", str(DATA_PORT), *parts.arguments,
+            *(("--tls-dir", worker_storage.TLS) if encrypted else ()),
         ],
         "env": [_POD_NAME],
         "ports": [
             {"name": "control", "containerPort": CONTROL_PORT, "protocol": "TCP"},
             {"name": "data", "containerPort": DATA_PORT, "protocol": "TCP"},
         ],
-        "resources": resources,
-        "startupProbe": {**_probe(control.HEALTH, 1), "failureThreshold": 60},
-        "livenessProbe": _probe(control.HEALTH, 10),
-        "readinessProbe": _probe(control.READY, 2),
+        "resources": worker_resources.resources(spec),
+        "startupProbe": {**_probe(control.HEALTH, 1, encrypted=encrypted), "failureThreshold": 60},
+        "livenessProbe": _probe(control.HEALTH, 10, encrypted=encrypted),
+        "readinessProbe": _probe(control.READY, 2, encrypted=encrypted),
         "securityContext": _LOCKED_DOWN,
         "volumeMounts": [
             *parts.mounts,
             {"name": "access", "mountPath": worker_storage.ACCESS, "readOnly": True},
+            *([{"name": "tls", "mountPath": worker_storage.TLS, "readOnly": True}] if encrypted else []),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
         ],
     }  # fmt: skip
@@ -87,7 +90,7 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(image, parts, worker_resources.resources(runtime.spec))],
+        "containers": [_container(image, parts, runtime.spec)],
         "volumes": [
             *parts.volumes,
             {
@@ -100,6 +103,9 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
             {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
         ],
     }  # fmt: skip
+    if runtime.spec.encrypted:
+        tls = {"secretName": names.worker_tls(dataset.metadata.name), "defaultMode": 0o400}
+        spec["volumes"].append({"name": "tls", "secret": tls})
     return {"metadata": metadata, "spec": spec}
 
 

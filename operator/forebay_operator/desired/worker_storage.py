@@ -13,6 +13,7 @@ from forebay_protocol.volume import DRIVER_NAME, RUNTIME_UID, TIER_FOLDERS, TIER
 TIERS = "/var/lib/forebay/tiers"
 STATE = "/var/lib/forebay/state"
 ACCESS = "/etc/forebay/access"
+TLS = "/etc/forebay/tls"
 _CHUNKS_FOLDER, _STATE_FOLDER = TIER_FOLDERS
 
 

@@ -3,9 +3,10 @@
 import base64
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from forebay_operator.desired import tls
 from forebay_operator.desired.node_folders import runtimes_on_nodes
 from forebay_operator.kube.cache import Cache, Object
 from forebay_operator.kube.client import Client
@@ -13,13 +14,14 @@ from forebay_operator.kube.credentials import CredentialsReader
 from forebay_operator.kube.errors import NotFound
 from forebay_operator.kube.kinds import KINDS
 from forebay_operator.model import meta, names
+from forebay_operator.model.certificates import Certificates, Pair, in_force
 from forebay_operator.model.dataload import DataLoad
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
 from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
-from forebay_protocol.dataset import KEYS_FILE
+from forebay_protocol.dataset import AUTHORITY_FILE, KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
 
 _PODS_TO_CONFIRM = 10
@@ -27,11 +29,16 @@ _PODS_TO_CONFIRM = 10
 
 
 class WorkerFacts(NamedTuple):
-    """How to reach a Runtime's running workers: whose token, signed with what, and their addresses by name."""
+    """How to reach a Runtime's running workers: whose token, signed with what, and their addresses by name.
+
+    ``authority`` is the certificate by which they are verified, empty where they speak no TLS.
+    """
 
     dataset_uid: str
     key: bytes
     addresses: dict[str, str]
+    host: str
+    authority: str
 
 
 class Observer:
@@ -75,8 +82,11 @@ class Observer:
         if raw is None or secret is None:
             return None
         addresses = {pod.name: pod.address for pod in self._pods(namespace, name) if pod.address and pod.running}
-        key = _keys(secret).split()[0].encode()
-        return WorkerFacts(dataset_uid=raw["metadata"]["uid"], key=key, addresses=addresses)
+        key = _text(secret, KEYS_FILE).split()[0].encode()
+        return WorkerFacts(
+            dataset_uid=raw["metadata"]["uid"], key=key, addresses=addresses,
+            host=names.worker_service_host(name, namespace), authority=_text(secret, AUTHORITY_FILE),
+        )  # fmt: skip
 
     def _access(self, namespace: str, name: str) -> Object | None:
         secret = self._cache.get("Secret", namespace, names.access_secret(name))
@@ -105,9 +115,10 @@ class Observer:
             await self._confirm_what_holds(seen)
         credentials, problems = await self._credentials.of(seen)
         using = self._cache.tagged("Pod", namespace, f"claim:{name}")
+        cached_by = self._runtime(namespace, name)
         return dataset.Observed(
             dataset=seen,
-            runtime=self._runtime(namespace, name),
+            runtime=cached_by,
             credentials=credentials,
             secret_problems=problems,
             keys=None if seen.deleting else await self._keys_of(seen),
@@ -118,6 +129,7 @@ class Observer:
                 pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
             ),
             reports=reports,
+            certificates=None if seen.deleting else await self._certificates_of(seen, cached_by),
             workers=tuple(pod.name for pod in self._pods(namespace, name) if pod.running and not pod.deleting),
         )
 
@@ -146,21 +158,41 @@ class Observer:
         self._cache.put(kind, live)
 
     async def _keys_of(self, seen: Dataset) -> KeySet | None:
-        """The Dataset's keys. They are made once: who is asked last whether there are some is the API server."""
-        namespace, name = seen.metadata.namespace, names.access_secret(seen.metadata.name)
-        secret = self._access(namespace, seen.metadata.name)
-        if secret is None:
-            try:
-                secret = await self._client.get(KINDS["Secret"].path(namespace, name))
-                self._cache.put("Secret", secret)
-            except NotFound:
-                secret = None
-        owners = secret["metadata"].get("ownerReferences", ()) if secret else ()
-        if secret is None or all(owner["uid"] != seen.metadata.uid for owner in owners):
+        """The Dataset's keys."""
+        secret = await self._owned_secret(seen, names.access_secret(seen.metadata.name))
+        if secret is None or not _text(secret, KEYS_FILE):
             return None
         note = secret["metadata"].get("annotations", {}).get(meta.ANNOTATION_KEY_ROTATION, "")
         made = datetime.fromisoformat(secret["metadata"]["creationTimestamp"])
-        return KeySet.read(_keys(secret), note, made)
+        return KeySet.read(_text(secret, KEYS_FILE), note, made)
+
+    async def _certificates_of(self, seen: Dataset, cached_by: Runtime | None) -> Certificates | None:
+        """What is held or must be made; without a Runtime, what its mounts were told goes on to hold."""
+        name = seen.metadata.name
+        if cached_by is not None and not cached_by.spec.encrypted:
+            return None
+        authority = await self._owned_secret(seen, names.authority(name))
+        if cached_by is None and authority is None:
+            return None
+        worker = await self._owned_secret(seen, names.worker_tls(name))
+        return in_force(
+            _pair(authority, AUTHORITY_FILE, tls.AUTHORITY_KEY),
+            _pair(worker, tls.CERTIFICATE, tls.KEY),
+            names.worker_service_host(name, seen.metadata.namespace),
+            datetime.now(UTC),
+        )
+
+    async def _owned_secret(self, seen: Dataset, name: str) -> Object | None:
+        """A Secret of the Dataset's own. They are made once: who is asked last for one is the API server."""
+        secret = self._cache.get("Secret", seen.metadata.namespace, name)
+        if secret is None or "data" not in secret:
+            try:
+                secret = await self._client.get(KINDS["Secret"].path(seen.metadata.namespace, name))
+                self._cache.put("Secret", secret)
+            except NotFound:
+                return None
+        owners = secret["metadata"].get("ownerReferences", ())
+        return secret if any(owner["uid"] == seen.metadata.uid for owner in owners) else None
 
     def dataload(
         self, subject: Object, progress: Mapping[str, LoadProgress], sample: dataload.Sample | None
@@ -184,8 +216,13 @@ class Observer:
         return tuple(member for member in members if member.state is MemberState.ACTIVE)
 
 
-def _keys(secret: Object) -> str:
-    return base64.b64decode(secret["data"][KEYS_FILE]).decode()
+def _text(secret: Object, name: str) -> str:
+    """A part of a Secret; empty when it is not there."""
+    return base64.b64decode(secret.get("data", {}).get(name, "")).decode()
+
+
+def _pair(secret: Object | None, certificate: str, key: str) -> Pair | None:
+    return None if secret is None else Pair(_text(secret, certificate), _text(secret, key))
 
 
 _SHORTEST_SAMPLE = 2.0

@@ -92,6 +92,7 @@ class RuntimeSpec(Model):
 
     replicas: int = 1
     layout: Literal["Sharded", "Replicated"] = "Sharded"
+    tls: Literal["Disabled", "Required"] = "Disabled"
     tiers: tuple[Tier, ...]
     resources: Resources | None = None
     pod_metadata: PodMetadata | None = None
@@ -99,6 +100,11 @@ class RuntimeSpec(Model):
     affinity: dict[str, Any] | None = None
     tolerations: tuple[Toleration, ...] | None = None
     priority_class_name: str | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether workers speak TLS."""
+        return self.tls == "Required"
 
     @property
     def uses_node_folders(self) -> bool:

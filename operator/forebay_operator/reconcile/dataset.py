@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from forebay_operator.desired.access import access_secret
+from forebay_operator.desired.tls import tls_secrets
 from forebay_operator.desired.volume import persistent_volume, persistent_volume_claim
 from forebay_operator.model import conditions, meta, quantity
+from forebay_operator.model.certificates import Certificates
 from forebay_operator.model.conditions import Verdict, fails, holds, unknown
 from forebay_operator.model.dataset import Dataset, DatasetStatus, MountStatus
 from forebay_operator.model.keys import KeySet
@@ -29,7 +31,7 @@ class Observed:
 
     ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: those of the access Secret, if
     there is one; ``fresh_key``: random, to be used when one is wanted; ``pods``: names of unfinished pods that use the
-    claim; ``workers``: names of the worker pods that run.
+    claim; ``workers``: names of the worker pods that run; ``certificates``: theirs, if they speak TLS.
     """
 
     dataset: Dataset
@@ -43,6 +45,7 @@ class Observed:
     pods: tuple[str, ...]
     reports: Mapping[str, WorkerStatus]
     workers: tuple[str, ...] = ()
+    certificates: Certificates | None = None
 
 
 def plan_dataset(seen: Observed, now: datetime) -> Plan:
@@ -61,12 +64,20 @@ def plan_dataset(seen: Observed, now: datetime) -> Plan:
     rotation = key_rotation.next_step(situation, now)
     return Plan(
         hold=not dataset.held,
-        apply=(access_secret(dataset, dict(seen.credentials), rotation.keys), *volume),
+        apply=(*_secrets(seen, rotation.keys), *volume),
         patches=() if taken else _rebind(seen),
         status=status.to_json(),
         events=(*transition(dataset.status.conditions or (), verdicts[-1]), *rotation.events),
         requeue_after=rotation.requeue_after,
     )
+
+
+def _secrets(seen: Observed, keys: KeySet) -> tuple[dict[str, Any], ...]:
+    """The certificates before what makes clients expect them."""
+    dataset, made = seen.dataset, seen.certificates
+    authority = made.authority.certificate if made else ""
+    access = access_secret(dataset, dict(seen.credentials), keys, authority)
+    return (*(tls_secrets(dataset, made) if made else ()), access)
 
 
 def _volume_objects(seen: Observed) -> tuple[dict[str, Any], ...]:

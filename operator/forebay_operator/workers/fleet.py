@@ -7,7 +7,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from forebay_operator.reconcile.plan import RingOrder
-from forebay_operator.workers.client import WorkersClient, token_for
+from forebay_operator.workers.client import Approach, WorkersClient, token_for, verified_by
 from forebay_protocol.control import LoadProgress, LoadRequest, WorkerStatus
 from forebay_protocol.ring import Member
 
@@ -17,15 +17,21 @@ _TOLERATED_SILENCE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAccess:
-    """How to reach a Runtime's workers: their addresses by name, and what signs the tokens."""
+    """How to reach a Runtime's workers: their addresses by name, what signs the tokens, and what verifies them.
+
+    ``authority`` is empty where they speak no TLS; ``host`` is the name that their certificate is for.
+    """
 
     dataset_uid: str
     key: bytes
     addresses: Mapping[str, str]
+    host: str
+    authority: str
 
-    def token(self) -> str:
-        """A fresh token."""
-        return token_for(self.key, self.dataset_uid)
+    def approach(self) -> Approach:
+        """A fresh token, and TLS where they speak it."""
+        tls = verified_by(self.authority, self.host) if self.authority else None
+        return Approach(token_for(self.key, self.dataset_uid), tls)
 
 
 class _Heard(NamedTuple):
@@ -76,9 +82,9 @@ class Fleet:
         before = self._heard.get((namespace, name), {})
         after: dict[str, _Heard] = {}
         if access is not None and access.addresses:
-            token = access.token()
+            approach = access.approach()
             places = list(access.addresses.items())
-            answers = await asyncio.gather(*(self._client.status(address, token) for _, address in places))
+            answers = await asyncio.gather(*(self._client.status(address, approach) for _, address in places))
             for (worker, address), answer in zip(places, answers, strict=True):
                 former = before.get(worker)
                 if answer is not None:
@@ -96,22 +102,22 @@ class Fleet:
 
     async def publish(self, access: WorkerAccess, order: RingOrder) -> None:
         """Hand the ring to the members that lack it; who misses it is asked again at the next look."""
-        token = access.token()
-        await asyncio.gather(*(self._client.put_ring(member.address, token, order.ring) for member in order.behind))
+        approach = access.approach()
+        await asyncio.gather(*(self._client.put_ring(member.address, approach, order.ring) for member in order.behind))
 
     async def load(
         self, access: WorkerAccess, members: tuple[Member, ...], load_id: str, request: LoadRequest
     ) -> dict[str, LoadProgress]:
         """Ask all members for a load; how far each is that answers."""
-        token = access.token()
+        approach = access.approach()
         answers = await asyncio.gather(
-            *(self._client.put_load(member.address, token, load_id, request) for member in members)
+            *(self._client.put_load(member.address, approach, load_id, request) for member in members)
         )
         return {member.id: answer for member, answer in zip(members, answers, strict=True) if answer is not None}
 
     async def forget_load(self, access: WorkerAccess, load_id: str) -> None:
         """Tell all workers that a load is of no interest any more."""
-        token = access.token()
+        approach = access.approach()
         await asyncio.gather(
-            *(self._client.delete_load(address, token, load_id) for address in access.addresses.values())
+            *(self._client.delete_load(address, approach, load_id) for address in access.addresses.values())
         )

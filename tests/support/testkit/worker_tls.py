@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from forebay.tls import ClientTls
-from forebay_operator.reconcile import certificates
+from forebay_operator.model import certificates
 from forebay_protocol.dataset import DatasetDocument
 from forebay_protocol.volume import worker_host
 
