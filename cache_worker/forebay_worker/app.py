@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from forebay.tls import ClientTls
 from forebay_protocol.control import WorkerStatus
 from forebay_protocol.errors import SourceError
+from forebay_protocol.shares import worker_share
 from forebay_protocol.volume import worker_host
 from forebay_worker.access import Access, AccessWatcher
 from forebay_worker.index.keeper import IndexKeeper
@@ -45,7 +46,7 @@ class Worker:
         self.access = AccessWatcher(settings.access_dir, settings.poll_seconds)
         self.membership = Membership(settings.id, settings.state_dir / "ring.json")
         self.index = IndexKeeper(settings.state_dir / "index")
-        self._origin = Origin(self.metrics)
+        self._origin = Origin(self.metrics, lambda: worker_share(self.membership.ring))
         self._peers = Peers(self.membership, self.access, self.metrics, self._client_tls)
         limits = Limits(settings.fetchers, settings.fill_bytes)
         self.shell = ChunkShell(self.membership, self._origin, self._peers, self.metrics, limits)

@@ -1,7 +1,9 @@
 """The stores behind the dataset's mounts, opened anew when credentials or mounts change."""
 
 import threading
+from collections.abc import Callable
 
+from forebay.limits import Gate
 from forebay.source import Source, open_source, parse_source
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
@@ -14,8 +16,9 @@ from forebay_worker.metrics import Metrics
 class Origin:
     """Reads ranges of object versions from the store that the mount names. Thread-safe."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        """No mounts yet."""
+    def __init__(self, metrics: Metrics, share: Callable[[], float]) -> None:
+        """No mounts yet. ``share``: this worker's part of the mounts' limits."""
+        self._share = share
         self._metrics = metrics
         self._lock = threading.Lock()
         self._sources: dict[str, tuple[Source | InvalidRequest, str]] = {}
@@ -24,7 +27,7 @@ class Origin:
 
     def change(self, access: Access) -> None:
         """Open the sources of a new access. Reads under way end with the old ones."""
-        opened = {mount.name: _open(mount, access) for mount in access.dataset.mounts}
+        opened = {mount.name: _open(mount, access, self._share) for mount in access.dataset.mounts}
         with self._lock:
             self._sources = opened
             self._problems.clear()
@@ -97,9 +100,10 @@ class Origin:
                 source.close()
 
 
-def _open(mount: MountSpec, access: Access) -> tuple[Source | InvalidRequest, str]:
+def _open(mount: MountSpec, access: Access, share: Callable[[], float]) -> tuple[Source | InvalidRequest, str]:
     """A mount's source and key prefix; what is wrong with it is kept for those who use it."""
     try:
-        return open_source(mount, access.credentials.get(mount.name)), parse_source(mount.source).key_prefix
+        gate = Gate(mount.limits, share)
+        return open_source(mount, access.credentials.get(mount.name), gate), parse_source(mount.source).key_prefix
     except InvalidRequest as error:
         return error, ""

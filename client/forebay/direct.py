@@ -4,8 +4,10 @@ The store's client library is large and most processes never need it, so it is i
 """
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from forebay.limits import Gate
 from forebay_protocol.dataset import Credentials, DatasetDocument
 from forebay_protocol.errors import SourceMissing
 from forebay_protocol.keys import ObjectVersion, Span
@@ -17,16 +19,27 @@ if TYPE_CHECKING:
 class DirectSources:
     """The stores behind a dataset's mounts, opened when first needed. Thread-safe."""
 
-    def __init__(self, document: DatasetDocument, credentials: dict[str, Credentials]) -> None:
-        """Nothing is opened yet; mounts without credentials are read without."""
+    def __init__(
+        self,
+        document: DatasetDocument,
+        credentials: dict[str, Credentials],
+        share: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """Nothing is opened yet; mounts without credentials are read without. ``share``: this node's part of limits."""
         self._mounts = {mount.name: mount for mount in document.mounts}
         self._credentials = credentials
         self._lock = threading.Lock()
+        self._gates = {mount.name: Gate(mount.limits, share) for mount in document.mounts}
         self._open: dict[str, Source] = {}
 
     def read_into(self, one: ObjectVersion, span: Span, buffer: memoryview) -> None:
         """Fill the buffer with these bytes of exactly this version, or raise the store's error."""
         self._source(one.mount).read_into(one.key, one.version, one.size, span.offset, buffer)
+
+    def spare(self, one: ObjectVersion) -> bool:
+        """Whether the store may be asked now, without waiting for the mount's limits."""
+        gate = self._gates.get(one.mount)
+        return gate is not None and gate.is_free
 
     def _source(self, name: str) -> "Source":
         with self._lock:
@@ -35,7 +48,7 @@ class DirectSources:
                     raise SourceMissing(f"the dataset has no mount {name!r} (any more)")
                 from forebay.source.base import open_source
 
-                self._open[name] = open_source(self._mounts[name], self._credentials.get(name))
+                self._open[name] = open_source(self._mounts[name], self._credentials.get(name), self._gates[name])
             return self._open[name]
 
     def close(self) -> None:

@@ -42,6 +42,9 @@ class Fallback(Protocol):
     def read_into(self, one: ObjectVersion, span: Span, buffer: memoryview) -> None:
         """Fill the buffer with these bytes of exactly this version, or raise a ForebayError."""
 
+    def spare(self, one: ObjectVersion) -> bool:
+        """Whether it may be asked now beside others, without waiting for limits."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -115,7 +118,7 @@ class _Store:
         return False
 
     def spare(self) -> bool:
-        return True
+        return self.fallback.spare(self.request.object)
 
     def read_into(self, buffer: memoryview, attempt: Attempt) -> None:  # noqa: ARG002 - it cannot be ended early
         self.fallback.read_into(self.request.object, Span(self.request.offset, self.request.length), buffer)

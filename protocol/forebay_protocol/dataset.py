@@ -18,6 +18,40 @@ AUTHORITY_FILE = "ca.crt"
 """Names of the files in a worker's access folder, and of the keys of the Secret that fills it. The authority's
 certificate is there when workers speak TLS; who finds it speaks nothing else."""
 
+READERS_FILE = "readers"
+"""A key of the same Secret where a mount has limits: how many nodes read the Dataset, for mounts that know no ring."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLimits:
+    """What workers and nodes together may ask of one mount's store; 0 is no limit. Falsy when there is none at all."""
+
+    bandwidth: int = 0
+    """Bytes per second."""
+    requests_per_second: int = 0
+    connections: int = 0
+    """Requests at the same time."""
+
+    def __bool__(self) -> bool:
+        return bool(self.bandwidth or self.requests_per_second or self.connections)
+
+    def to_json(self) -> dict[str, int]:
+        """The limits as the dataset document shows them."""
+        return {
+            "bandwidth": self.bandwidth,
+            "requestsPerSecond": self.requests_per_second,
+            "connections": self.connections,
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "SourceLimits":
+        """Read limits; TypeError or ValueError where they are malformed."""
+        return cls(
+            bandwidth=int(raw.get("bandwidth", 0)),
+            requests_per_second=int(raw.get("requestsPerSecond", 0)),
+            connections=int(raw.get("connections", 0)),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountSpec:
@@ -35,6 +69,7 @@ class MountSpec:
     addressing: str = "path"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    limits: SourceLimits = SourceLimits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +105,7 @@ class DatasetDocument:
                 {
                     "name": m.name, "source": m.source, "path": m.path, "endpoint": m.endpoint, "region": m.region,
                     "addressing": m.addressing, "include": list(m.include), "exclude": list(m.exclude),
+                    **({"limits": m.limits.to_json()} if m.limits else {}),
                 }
                 for m in self.mounts
             ],
@@ -114,6 +150,7 @@ def _mount(raw: dict[str, Any]) -> MountSpec:
         addressing=str(raw.get("addressing", "path")),
         include=tuple(str(glob) for glob in raw.get("include", ())),
         exclude=tuple(str(glob) for glob in raw.get("exclude", ())),
+        limits=SourceLimits.from_json(raw.get("limits", {})),
     )
 
 

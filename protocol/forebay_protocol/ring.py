@@ -115,6 +115,8 @@ class Ring:
     epoch: int
     layout: Layout = Layout.SHARDED
     members: tuple[Member, ...] = ()
+    readers: int = 0
+    """How many nodes read the Dataset, rounded up (see `shares`); 0 where its mounts have no limits."""
 
     @cached_property
     def _active(self) -> tuple[Member, ...]:
@@ -148,6 +150,11 @@ class Ring:
                 if len(seen) == len(active):
                     return
 
+    @property
+    def active_count(self) -> int:
+        """How many members own chunks."""
+        return len(self._active)
+
     def ranked(self, chunk: ChunkKey, most: int | None = None) -> tuple[Member, ...]:
         """The active members, ``most`` of them at most: the owner first, then who would own the chunk without those."""
         if len(self._active) < 2:
@@ -171,6 +178,7 @@ class Ring:
             "epoch": self.epoch,
             "layout": self.layout.value,
             "members": [member.to_json() for member in self.members],
+            **({"readers": self.readers} if self.readers else {}),
         }
 
     @classmethod
@@ -183,6 +191,7 @@ class Ring:
                 epoch=int(raw["epoch"]),
                 layout=Layout(raw.get("layout", "Sharded")),
                 members=tuple(Member.from_json(member) for member in raw["members"]),
+                readers=int(raw.get("readers", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidRequest(f"malformed ring document: {error!r}") from error

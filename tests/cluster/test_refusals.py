@@ -36,6 +36,10 @@ DATASETS = [
     ("dots in the path", _mounts({"path": "/a/../b"}), 'path must not have "." or ".." components'),
     ("malformed endpoint", _mounts({"endpoint": "minio:9000"}), "write http://host:port or https://host"),
     ("endpoint with a path", _mounts({"endpoint": "http://minio/x"}), "endpoint is malformed"),
+    ("no bandwidth", _mounts({"limits": {"bandwidth": "fast"}}), "must be bytes per second such as 200Mi"),
+    ("hardly any bandwidth", _mounts({"limits": {"bandwidth": "1k"}}), "limits.bandwidth must be at least 1Mi"),
+    ("no requests", _mounts({"limits": {"requestsPerSecond": 0}}), "greater than or equal to 1"),
+    ("no limit", _mounts({"limits": {}}), "at least 1 properties"),
     ("no duration", {**_mounts({}), "refresh": {"interval": "soon"}}, "must be a duration such as 60s, 5m or 1h30m"),
     ("no time at all", {**_mounts({}), "refresh": {"interval": "0s"}}, "use Never to list once"),
 ]  # fmt: skip

@@ -35,14 +35,14 @@ def test_objects_and_status(case: str, golden: Golden) -> None:
             dataset=data, runtime=workers, credentials={}, secret_problems=(),
             keys=KeySet(keys=("key",), since=NOW), fresh_key="fresh", claim=None,
             volume={"status": {"phase": "Available"}}, pods=(), reports={},
-            certificates=MADE if workers.spec.encrypted else None,
+            certificates=MADE if workers.spec.encrypted else None, reading_nodes=3,
         ),
         NOW,
     )  # fmt: skip
     of_runtime = runtime.plan_runtime(
         runtime.Observed(
             runtime=workers, dataset=data, worker_set=None, pods=(), reports={}, access_revision="7",
-            image="registry.example/forebay:1",
+            image="registry.example/forebay:1", reading_nodes=3,
         ),
         NOW,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple, Protocol
 
+from forebay.limits import OPEN, Gate
 from forebay.source.location import parse_source
 from forebay_protocol.dataset import Credentials, MountSpec
 from forebay_protocol.errors import InvalidRequest, SourceDenied
@@ -48,12 +49,12 @@ class Source(Protocol):
         ...
 
 
-def open_source(mount: MountSpec, credentials: Credentials | None) -> Source:
-    """The source that a mount names; InvalidRequest when its scheme is not known."""
+def open_source(mount: MountSpec, credentials: Credentials | None, gate: Gate = OPEN) -> Source:
+    """The source that a mount names, asked through its gate; InvalidRequest when its scheme is not known."""
     scheme = parse_source(mount.source).scheme
     if scheme == "s3":
         # boto3 costs 30 MiB of memory: only processes that talk to the store pay for it.
         from forebay.source.s3 import S3Source
 
-        return S3Source(mount, credentials)
+        return S3Source(mount, credentials, gate)
     raise InvalidRequest(f"the source {mount.source!r} of mount {mount.name!r} has an unknown scheme; s3:// is known")

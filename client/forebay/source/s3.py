@@ -11,6 +11,7 @@ import botocore
 import botocore.exceptions as foreign
 from botocore.config import Config
 
+from forebay.limits import Gate
 from forebay.source.base import InvalidCredentials, Listing
 from forebay.source.location import parse_source
 from forebay_protocol.dataset import Credentials, MountSpec
@@ -53,8 +54,9 @@ _Page = tuple[list[Listing], str | None]
 class S3Source:
     """One bucket (or a folder of it), read with one set of credentials."""
 
-    def __init__(self, mount: MountSpec, credentials: Credentials | None) -> None:
+    def __init__(self, mount: MountSpec, credentials: Credentials | None, gate: Gate) -> None:
         """Make the client; nothing is sent yet."""
+        self._gate = gate
         self._mount = mount
         self._location = parse_source(mount.source)
         self._place = mount.endpoint or "the store's default endpoint"
@@ -75,7 +77,9 @@ class S3Source:
         if delimiter:
             wanted["Delimiter"] = "/"
         while True:
-            listings, next_token = self._retried(lambda: self._call(lambda: self._page(wanted)))
+            listings, next_token = self._retried(
+                lambda: self._through(0, lambda: self._call(lambda: self._page(wanted)))
+            )
             yield from listings
             if next_token is None:
                 return
@@ -89,7 +93,7 @@ class S3Source:
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET with If-Match; quick retries where another attempt can help."""
-        self._retried(lambda: self._read_once(key, version, size, offset, buffer))
+        self._retried(lambda: self._through(len(buffer), lambda: self._read_once(key, version, size, offset, buffer)))
 
     def _read_once(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         end = offset + len(buffer) - 1
@@ -109,11 +113,16 @@ class S3Source:
     def probe(self) -> None:
         """List one key: it needs the same rights as the index does."""
         place = self._location
-        self._call(lambda: self._client.list_objects_v2(Bucket=place.container, Prefix=place.key_prefix, MaxKeys=1))
+        wanted: dict[str, Any] = {"Bucket": place.container, "Prefix": place.key_prefix, "MaxKeys": 1}
+        self._through(0, lambda: self._call(lambda: self._client.list_objects_v2(**wanted)))
 
     def close(self) -> None:
         """Close the client's connections."""
         self._client.close()
+
+    def _through(self, length: int, request: Callable[[], T]) -> T:
+        with self._gate.request(length):
+            return request()
 
     def _retried(self, attempt: Callable[[], T]) -> T:
         last_start = time.monotonic() + _RETRY_SECONDS

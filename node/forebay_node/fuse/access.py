@@ -12,6 +12,7 @@ from forebay_protocol.dataset import (
     CREDENTIALS_FILE,
     DATASET_FILE,
     KEYS_FILE,
+    READERS_FILE,
     Credentials,
     DatasetDocument,
     credentials_from_json,
@@ -28,6 +29,8 @@ class Access:
     credentials: dict[str, Credentials] = field(repr=False)
     trust: TrustHolder
     tls: ClientTls | None = None
+    readers: int = 1
+    """How many nodes read the dataset, as far as that was known."""
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> "Access":
@@ -39,9 +42,10 @@ class Access:
             document = DatasetDocument.from_json(json.loads(texts[DATASET_FILE]))
             credentials = credentials_from_json(json.loads(texts.get(CREDENTIALS_FILE) or "{}"))
             keys = auth.parse_keys(texts[KEYS_FILE])
+            readers = int(texts.get(READERS_FILE) or 1)
         except ValueError:
             # The parser's own message would quote the text.
             raise InvalidRequest("the access Secret's content cannot be parsed") from None
         authority = texts.get(AUTHORITY_FILE)
         tls = ClientTls.of(authority, worker_host(document.name, document.namespace)) if authority else None
-        return cls(document, credentials, TrustHolder(document.uid, Trust(keys)), tls)
+        return cls(document, credentials, TrustHolder(document.uid, Trust(keys)), tls, readers)

@@ -19,6 +19,7 @@ from forebay_node.fuse.session import LONGEST_ANSWER, Session
 from forebay_node.fuse.tree import Tree
 from forebay_node.mounts import current_mounts, set_readahead
 from forebay_protocol.ring import Member
+from forebay_protocol.shares import reader_share
 from forebay_protocol.wire import ResponseHead
 
 READAHEAD_KB = 4096
@@ -58,7 +59,9 @@ class Server:
             token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members),
             on_answer=access.trust.follow, tls=lambda: access.tls,
         )  # fmt: skip
-        self._direct = DirectSources(access.document, access.credentials)
+        self._direct = DirectSources(
+            access.document, access.credentials, lambda: reader_share(self._ring.current, access.readers)
+        )
         self._reader = ChunkReader(self._ring, self._pool, self._direct, node=settings.node)
         self._generations = Generations(
             settings.folder, access.document.uid, self._ring, settings.seeds, token, access.tls

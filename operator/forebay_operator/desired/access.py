@@ -13,6 +13,7 @@ from forebay_protocol.dataset import (
     CREDENTIALS_FILE,
     DATASET_FILE,
     KEYS_FILE,
+    READERS_FILE,
     Credentials,
     credentials_to_json,
 )
@@ -24,9 +25,12 @@ def encode(text: str) -> str:
 
 
 def access_secret(
-    dataset: Dataset, credentials: dict[str, Credentials], keys: KeySet, authority: str
+    dataset: Dataset, credentials: dict[str, Credentials], keys: KeySet, authority: str, readers: int
 ) -> dict[str, Any]:
-    """The Secret. ``authority`` is the certificate by which workers are verified, empty where they speak no TLS."""
+    """The Secret. ``authority`` is the certificate by which workers are verified, empty where they speak no TLS.
+
+    ``readers`` is how many nodes read the Dataset; told only where that matters.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -43,5 +47,6 @@ def access_secret(
             CREDENTIALS_FILE: encode(json.dumps(credentials_to_json(credentials), sort_keys=True)),
             KEYS_FILE: encode(keys.file),
             **({AUTHORITY_FILE: encode(authority)} if authority else {}),
+            **({READERS_FILE: encode(str(readers))} if dataset.limited else {}),
         },
     }

@@ -67,3 +67,5 @@ async def pod(event: kopf.RawEvent, memo: App, **_: Any) -> None:
         memo.queue.add(Key("Runtime", metadata["namespace"], labels.get(meta.LABEL_DATASET, "")))
     for name in claims_of(raw):
         memo.queue.add(Key("Dataset", metadata["namespace"], name))
+        # Its ring tells how many nodes read.
+        memo.queue.add(Key("Runtime", metadata["namespace"], name))

@@ -37,7 +37,8 @@ def _trimmed(kind: str, raw: Object) -> Object | None:
         if not volumes:
             return None
         kept = {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")}
-        return {"metadata": kept, "spec": {"volumes": volumes}, "status": {"phase": raw["status"].get("phase")}}
+        spec = {"volumes": volumes, "nodeName": raw["spec"].get("nodeName", "")}
+        return {"metadata": kept, "spec": spec, "status": {"phase": raw["status"].get("phase")}}
     return {**raw, "metadata": metadata}
 
 

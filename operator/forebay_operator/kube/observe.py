@@ -76,6 +76,15 @@ class Observer:
     def _pods(self, namespace: str, name: str) -> tuple[pods.WorkerPod, ...]:
         return tuple(pods.read(raw) for raw in self._cache.tagged("Pod", namespace, f"worker:{name}"))
 
+    def _users(self, namespace: str, name: str) -> list[Object]:
+        """The unfinished pods that use a Dataset's claim."""
+        using = self._cache.tagged("Pod", namespace, f"claim:{name}")
+        return [pod for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+    def _reading_nodes(self, namespace: str, name: str) -> int:
+        """How many nodes have pods that use a Dataset's claim."""
+        return len({pod["spec"].get("nodeName", "") for pod in self._users(namespace, name)} - {""})
+
     def workers(self, namespace: str, name: str) -> WorkerFacts | None:
         """How to reach the running workers of a Runtime; None when there is no Dataset or key yet."""
         raw, secret = self._cache.get("Dataset", namespace, name), self._access(namespace, name)
@@ -105,6 +114,7 @@ class Observer:
             reports=reports,
             access_revision=secret["metadata"]["resourceVersion"] if secret else "",
             image=image,
+            reading_nodes=self._reading_nodes(namespace, name),
         )
 
     async def dataset(self, subject: Object, reports: Mapping[str, WorkerStatus]) -> dataset.Observed:
@@ -114,7 +124,6 @@ class Observer:
         if seen.deleting:
             await self._confirm_what_holds(seen)
         credentials, problems = await self._credentials.of(seen)
-        using = self._cache.tagged("Pod", namespace, f"claim:{name}")
         cached_by = self._runtime(namespace, name)
         return dataset.Observed(
             dataset=seen,
@@ -125,9 +134,8 @@ class Observer:
             fresh_key=secrets.token_hex(32),
             claim=self._cache.get("PersistentVolumeClaim", namespace, name),
             volume=self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid)),
-            pods=tuple(
-                pod["metadata"]["name"] for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")
-            ),
+            pods=tuple(pod["metadata"]["name"] for pod in self._users(namespace, name)),
+            reading_nodes=self._reading_nodes(namespace, name),
             reports=reports,
             certificates=None if seen.deleting else await self._certificates_of(seen, cached_by),
             workers=tuple(pod.name for pod in self._pods(namespace, name) if pod.running and not pod.deleting),

@@ -5,9 +5,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from forebay_operator.model import quantity
 from forebay_operator.model.conditions import Condition
 from forebay_operator.model.resource import Model, NodeAffinity, Resource, Toleration
-from forebay_protocol.dataset import DatasetDocument, MountSpec
+from forebay_protocol.dataset import DatasetDocument, MountSpec, SourceLimits
 
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 
@@ -16,6 +17,22 @@ class SecretRef(Model):
     """A Secret of the same namespace."""
 
     name: str
+
+
+class Limits(Model):
+    """What workers and nodes together may ask of a store."""
+
+    bandwidth: str | None = None
+    requests_per_second: int | None = None
+    connections: int | None = None
+
+    def of_source(self) -> SourceLimits:
+        """The limits as the data path reads them."""
+        return SourceLimits(
+            bandwidth=quantity.to_bytes(self.bandwidth) if self.bandwidth else 0,
+            requests_per_second=self.requests_per_second or 0,
+            connections=self.connections or 0,
+        )
 
 
 class Mount(Model):
@@ -30,6 +47,7 @@ class Mount(Model):
     credentials_secret_ref: SecretRef | None = None
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
+    limits: Limits | None = None
 
     @property
     def effective_path(self) -> str:
@@ -107,6 +125,11 @@ class Dataset(Resource):
     spec: DatasetSpec
     status: DatasetStatus = Field(default_factory=DatasetStatus)
 
+    @property
+    def limited(self) -> bool:
+        """Whether any mount has limits."""
+        return any(mount.limits for mount in self.spec.mounts)
+
     def document(self) -> DatasetDocument:
         """What workers and node plugins need to know."""
         spec, owner = self.spec, self.spec.owner
@@ -119,6 +142,7 @@ class Dataset(Resource):
                     name=mount.name, source=mount.source, path=mount.effective_path, endpoint=mount.endpoint or "",
                     region=mount.region or "", addressing=mount.addressing,
                     include=mount.include or (), exclude=mount.exclude or (),
+                    limits=(mount.limits or Limits()).of_source(),
                 )
                 for mount in spec.mounts
             ),

@@ -141,6 +141,7 @@ class RuntimeStatus(Model):
     selector: str | None = None
     ring_epoch: int | None = None
     layout: str | None = None
+    readers: int | None = None
     cache_capacity_bytes: int | None = None
     cache_capacity: str | None = None
     held_bytes: int | None = None

@@ -18,6 +18,7 @@ from forebay_operator.reconcile import dataset_deletion, key_rotation
 from forebay_operator.reconcile.plan import Patch, Plan, Ref, transition
 from forebay_protocol.control import IndexState, Problem, WorkerStatus
 from forebay_protocol.dataset import Credentials
+from forebay_protocol.shares import counted_readers
 
 _SOURCE_REASONS = {
     "SecretNotFound", "InvalidSecret", "InvalidCredentials", "EndpointUnreachable", "AccessDenied", "NoSuchBucket",
@@ -31,7 +32,8 @@ class Observed:
 
     ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: those of the access Secret, if
     there is one; ``fresh_key``: random, to be used when one is wanted; ``pods``: names of unfinished pods that use the
-    claim; ``workers``: names of the worker pods that run; ``certificates``: theirs, if they speak TLS.
+    claim; ``workers``: names of the worker pods that run; ``certificates``: theirs, if they speak TLS;
+    ``reading_nodes``: how many nodes ``pods`` run on.
     """
 
     dataset: Dataset
@@ -46,6 +48,7 @@ class Observed:
     reports: Mapping[str, WorkerStatus]
     workers: tuple[str, ...] = ()
     certificates: Certificates | None = None
+    reading_nodes: int = 0
 
 
 def plan_dataset(seen: Observed, now: datetime) -> Plan:
@@ -76,7 +79,8 @@ def _secrets(seen: Observed, keys: KeySet) -> tuple[dict[str, Any], ...]:
     """The certificates before what makes clients expect them."""
     dataset, made = seen.dataset, seen.certificates
     authority = made.authority.certificate if made else ""
-    access = access_secret(dataset, dict(seen.credentials), keys, authority)
+    readers = counted_readers(seen.reading_nodes)
+    access = access_secret(dataset, dict(seen.credentials), keys, authority, readers)
     return (*(tls_secrets(dataset, made) if made else ()), access)
 
 

@@ -54,10 +54,13 @@ def published(runtime: Runtime) -> Ring:
         epoch=status.ring_epoch or 0,
         layout=Layout(status.layout or Layout.SHARDED),
         members=tuple(_from_row(row) for row in status.workers or ()),
+        readers=status.readers or 0,
     )
 
 
-def wanted(runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, WorkerStatus], now: datetime) -> Ring:
+def wanted(
+    runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, WorkerStatus], now: datetime, readers: int = 0
+) -> Ring:
     """The ring for these pods: the published one when nothing has changed, else one of a higher epoch.
 
     Members that stay keep their order, for the first one holds the index; an epoch is never below one that a
@@ -71,9 +74,9 @@ def wanted(runtime: Runtime, pods: Iterable[WorkerPod], reports: Mapping[str, Wo
     members = tuple(_member(pod, capacity, active=pod.running and not _lost(pod, reports, now)) for pod in candidates)
     layout = Layout(runtime.spec.layout)
     reported = max((report.epoch for report in reports.values()), default=0)
-    if (former.layout, former.members) == (layout, members) and former.epoch >= reported:
+    if (former.layout, former.members, former.readers) == (layout, members, readers) and former.epoch >= reported:
         return former
-    return Ring(epoch=max(former.epoch, reported) + 1, layout=layout, members=members)
+    return Ring(epoch=max(former.epoch, reported) + 1, layout=layout, members=members, readers=readers)
 
 
 def row(member: Member, report: WorkerStatus | None) -> WorkerRow:

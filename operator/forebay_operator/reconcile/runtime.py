@@ -16,6 +16,7 @@ from forebay_operator.reconcile.plan import Patch, Plan, Ref, RingOrder, transit
 from forebay_operator.reconcile.pods import Trouble, WorkerPod
 from forebay_protocol.control import IndexState, WorkerStatus
 from forebay_protocol.ring import Ring
+from forebay_protocol.shares import counted_readers
 
 FAST = 1.0
 """Seconds until the next look while something is under way."""
@@ -27,7 +28,8 @@ SETTLED = 5.0
 class Observed:
     """What was seen.
 
-    ``refused``: what the API server said no to at the last look; ``changing``: the workers' figures moved since then.
+    ``refused``: what the API server said no to at the last look; ``changing``: the workers' figures moved since then;
+    ``reading_nodes``: how many nodes have pods that use the Dataset's claim.
     """
 
     runtime: Runtime
@@ -39,6 +41,7 @@ class Observed:
     image: str
     refused: tuple[str, ...] = ()
     changing: bool = False
+    reading_nodes: int = 0
 
 
 def plan_runtime(seen: Observed, now: datetime) -> Plan:
@@ -48,7 +51,7 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
         return Plan()
     dataset = seen.dataset
     pods = tuple(pod for pod in seen.pods if dataset is not None and pod.dataset_uid == dataset.metadata.uid)
-    ring = membership.wanted(seen.runtime, pods, seen.reports, now)
+    ring = membership.wanted(seen.runtime, pods, seen.reports, now, _readers(seen))
     verdicts = _verdicts(seen, pods, ring)
     status = _status(seen, pods, ring, verdicts, now)
     behind = tuple(
@@ -65,6 +68,12 @@ def plan_runtime(seen: Observed, now: datetime) -> Plan:
         events=transition(seen.runtime.status.conditions or (), verdicts[-1]),
         requeue_after=_next_look(seen, idle=settled and listed),
     )
+
+
+def _readers(seen: Observed) -> int:
+    """What the ring tells of reading nodes: nothing where nobody divides anything by it."""
+    limited = seen.dataset is not None and seen.dataset.limited
+    return counted_readers(seen.reading_nodes) if limited else 0
 
 
 def _next_look(seen: Observed, *, idle: bool) -> float | None:
@@ -197,6 +206,7 @@ def _status(
         selector=labels.selector_text(labels.worker_selector(runtime.metadata.name)),
         ring_epoch=ring.epoch,
         layout=ring.layout.value,
+        readers=ring.readers or None,
         cache_capacity_bytes=capacity,
         cache_capacity=quantity.human(capacity),
         held_bytes=held,

@@ -70,6 +70,10 @@ class Store:
         self.reads += 1
         buffer[:] = DATA[span.offset : span.end]
 
+    def spare(self, _one: ObjectVersion) -> bool:
+        """It has no limits."""
+        return True
+
 
 @pytest.fixture
 def workers() -> Iterator[tuple[FakeWorker, FakeWorker]]:

@@ -35,7 +35,7 @@ def runtime(ring: Ring | None = None, layout: str = "Sharded") -> Runtime:
     status: dict[str, Any] = {}
     if ring is not None:
         rows = [membership.row(member, None).to_json() for member in ring.members]
-        status = {"ringEpoch": ring.epoch, "layout": ring.layout.value, "workers": rows}
+        status = {"ringEpoch": ring.epoch, "layout": ring.layout.value, "workers": rows, "readers": ring.readers}
     spec = {"replicas": 2, "layout": layout, "tiers": [{"medium": "Memory", "quota": "64Mi"}]}
     return Runtime.read({"metadata": {"name": "demo", "namespace": "ns"}, "spec": spec, "status": status})
 
@@ -85,6 +85,15 @@ def test_layout_is_part_of_the_ring() -> None:
     first = membership.wanted(runtime(), [pod(0)], {}, NOW)
 
     assert membership.wanted(runtime(first, layout="Replicated"), [pod(0)], {}, NOW).epoch == 2
+
+
+def test_reading_nodes_are_part_of_the_ring() -> None:
+    """A node more is a new epoch: the others' shares become smaller. The same number is none."""
+    first = membership.wanted(runtime(), [pod(0)], {}, NOW, 2)
+    second = membership.wanted(runtime(first), [pod(0)], {}, NOW, 4)
+
+    assert (first.readers, second.readers, second.epoch) == (2, 4, first.epoch + 1)
+    assert membership.wanted(runtime(second), [pod(0)], {}, NOW, 4) == second
 
 
 def test_lost_worker_gives_up_its_share() -> None:

@@ -17,7 +17,7 @@ def test_a_key_outside_of_its_mount_is_refused(mount: str, key: str) -> None:
         uid="uid", namespace="team", name="data", mounts=(MountSpec(name="m", source="s3://bucket/data", path="/"),)
     )
     credentials = {"m": Credentials(access_key_id="id", secret_access_key="secret")}
-    origin = Origin(Metrics())
+    origin = Origin(Metrics(), lambda: 1.0)
     origin.change(Access(dataset=document, credentials=credentials, keys=(b"key",)))
 
     with pytest.raises(InvalidRequest):
