@@ -134,6 +134,9 @@ class Place(Protocol):
     def spare(self) -> bool:
         """Whether it may be asked beside another place now, without waiting for its limits."""
 
+    def outlasts(self, deadline: float) -> bool:
+        """Whether it may still be busy at that monotonic time, since nothing ends it early."""
+
     def read_into(self, buffer: memoryview, attempt: Attempt) -> None:
         """Fill the buffer, or raise a ForebayError."""
 
@@ -142,7 +145,7 @@ class Race:
     """One read of ``length`` bytes from the places, best first."""
 
     def __init__(self, places: Sequence[Place], length: int, pace: Pace, allowance: Allowance, deadline: float) -> None:
-        """``deadline`` is monotonic time: whoever still waits for a hedge then gives up."""
+        """``deadline`` is monotonic time: whoever still waits then gives up."""
         self._places = places
         self._length = length
         self._pace = pace
@@ -160,6 +163,9 @@ class Race:
     def run(self, buffer: memoryview) -> None:
         """Fill the buffer; when no place gives the bytes, raise the last one's error."""
         while not self._decided() and (place := self._next()) is not None:
+            if place.outlasts(self._deadline):
+                self._beside(place)
+                break
             attempt = self._enter(place)
             try:
                 place.read_into(buffer, attempt)
@@ -233,18 +239,22 @@ class Race:
             self._asked += 1
             self.hedges += 1
         attempt.due = time.monotonic() + self._pace.allowed(self._length)
-        threading.Thread(target=self._hedge, args=(following,), name="hedge", daemon=True).start()
+        self._beside(following)
 
-    def _hedge(self, place: Place) -> None:
-        whole = bytearray(self._length)
+    def _beside(self, place: Place) -> None:
         attempt = self._enter(place)
+        threading.Thread(target=self._hedge, args=(place, attempt), name="hedge", daemon=True).start()
+
+    def _hedge(self, place: Place, attempt: Attempt) -> None:
+        whole = bytearray(self._length)
         try:
             place.read_into(memoryview(whole), attempt)
         except ForebayError as error:
-            self._leave(attempt)
             if isinstance(error, FINAL):
                 self._final = error
                 self._stop_all()
+            self._problem = error
+            self._leave(attempt)
         else:
             self._won(attempt, whole)
 

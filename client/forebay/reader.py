@@ -24,8 +24,11 @@ from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion, Span, blo
 from forebay_protocol.ring import Layout, Member, Ring
 from forebay_protocol.wire import Flag
 
-READ_BUDGET = 30.0
-"""Seconds in which a read ends, one way or the other."""
+READ_BUDGET = 27.0
+"""Seconds in which a read ends, one way or the other; 30 are promised, and a busy machine needs some of them."""
+
+_STORE_PATIENCE = 25.0
+"""Seconds that a store's source may take for one read."""
 
 MAX_WORKERS = 3
 """How many workers are asked for one range before the store is."""
@@ -87,6 +90,9 @@ class _Worker:
     def avoided(self) -> bool:
         return self.reader.pool.avoided(self.member)
 
+    def outlasts(self, deadline: float) -> bool:
+        return self.deadline > deadline
+
     def spare(self) -> bool:
         return True
 
@@ -116,6 +122,9 @@ class _Store:
 
     def avoided(self) -> bool:
         return False
+
+    def outlasts(self, deadline: float) -> bool:
+        return time.monotonic() + _STORE_PATIENCE > deadline
 
     def spare(self) -> bool:
         return self.fallback.spare(self.request.object)

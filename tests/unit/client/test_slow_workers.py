@@ -193,6 +193,10 @@ class Stuck:
         """It may be asked."""
         return True
 
+    def outlasts(self, _deadline: float) -> bool:
+        """It can be ended."""
+        return False
+
     def read_into(self, _buffer: memoryview, attempt: Attempt) -> None:
         """Behave like a connection: call late, until the read is ended."""
         ended = threading.Event()
@@ -217,10 +221,31 @@ class Prompt(Stuck):
         buffer[:] = b"1" * len(buffer)
 
 
-def race(*places: Place, allowance: Allowance | None = None) -> bytes:
+class Endless(Stuck):
+    """A store: nothing ends a read of it but the store itself."""
+
+    def __init__(self, error: ForebayError | None = None) -> None:
+        self.answers = threading.Event()
+        self.error = error
+
+    @override
+    def outlasts(self, _deadline: float) -> bool:
+        """Always."""
+        return True
+
+    @override
+    def read_into(self, buffer: memoryview, attempt: Attempt) -> None:
+        """Wait for the store."""
+        assert self.answers.wait(HANG)
+        if self.error is not None:
+            raise self.error
+        buffer[:] = b"2" * len(buffer)
+
+
+def race(*places: Place, allowance: Allowance | None = None, seconds: float = HANG) -> bytes:
     """Run one race over 8 bytes."""
     buffer = bytearray(8)
-    deadline = time.monotonic() + HANG
+    deadline = time.monotonic() + seconds
     Race(places, len(buffer), Pace(), allowance or Allowance(), deadline).run(memoryview(buffer))
     return bytes(buffer)
 
@@ -235,6 +260,20 @@ def test_races() -> None:
         race(Prompt(WorkerUnavailable("down")), Prompt(SourceUnavailable("the store")))
     with pytest.raises(ObjectChanged):
         race(Stuck(), Prompt(ObjectChanged("new")))
+
+
+@pytest.mark.timeout(HANG)
+def test_a_store_that_is_slow_does_not_hold_a_read_for_longer_than_its_time() -> None:
+    """The read ends when its time is over; a store that answers before that is waited for, and its errors are told."""
+    store = Endless()
+    with pytest.raises(WorkerUnavailable):
+        race(Prompt(WorkerUnavailable("down")), store, seconds=0.2)
+    store.answers.set()
+
+    assert race(Prompt(WorkerUnavailable("down")), store) == b"2" * 8
+    store.error = SourceUnavailable("the store")
+    with pytest.raises(SourceUnavailable):
+        race(Prompt(WorkerUnavailable("down")), store)
 
 
 @pytest.mark.timeout(HANG)
