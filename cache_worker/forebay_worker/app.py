@@ -23,12 +23,13 @@ from forebay_worker.serve.data import DataServer, Progress
 from forebay_worker.serve.tls import WorkerTls
 from forebay_worker.settings import WorkerSettings
 from forebay_worker.shell import ChunkShell, Judged, Limits
+from forebay_worker.store.mover import Mover
 from forebay_worker.store.scrub import Scrub
 from forebay_worker.store.tiered import ChunkStore
 from forebay_worker.window import ServedWindow
 from forebay_worker.worth import Appraiser
 
-ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "scrub", "tls"}
+ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "scrub", "tls"}
 """Threads that must run as long as the worker does."""
 
 _log = structlog.get_logger()
@@ -58,6 +59,7 @@ class Worker:
         self._window = ServedWindow()
         self._scrub = Scrub(self._store, settings.scrub_rate, self.metrics)
         tls = None if self._tls is None else self._tls.context
+        self._mover = Mover(self._store)
         self._data = DataServer(
             self.shell,
             self.access.admit,
@@ -85,6 +87,7 @@ class Worker:
         self.loads.resume()
         self._refresh.start()
         self._scrub.start()
+        self._mover.start()
         self.data_port = self._data.start(self._settings.address, self._settings.data_port)
         self.control_port = self._control.start(self._settings.address, self._settings.control_port)
         _log.info("worker started", id=self._settings.id, data_port=self.data_port, control_port=self.control_port)
@@ -175,6 +178,7 @@ class Worker:
         self.loads.stop()
         self._data.stop(self._settings.stop_seconds)
         self._scrub.stop()
+        self._mover.stop()
         self._appraiser.stop()
         self.access.stop()
         if self._tls is not None:

@@ -54,6 +54,17 @@ class Metrics:
         self.tier_capacity_bytes = Gauge(
             f"{prefix}_tier_capacity_bytes", "Bytes that a tier may hold now.", ["tier"], registry=registry
         )
+        self.tier_write_failures = Counter(
+            f"{prefix}_tier_write_failures", "Chunks that a tier's disk refused; they were read through.", ["tier"],
+            registry=registry,
+        )  # fmt: skip
+        self.tier_failures = Counter(
+            f"{prefix}_tier_failures", "Folders of a tier taken out because their disk failed.", ["tier"],
+            registry=registry,
+        )  # fmt: skip
+        self.moved_bytes = Counter(
+            f"{prefix}_moved_bytes", "Bytes copied from another tier.", ["tier"], registry=registry
+        )  # fmt: skip
         self.cached_bytes = Gauge(
             f"{prefix}_cached_bytes", "Verified bytes of this worker's share of the current generation.",
             registry=registry,

@@ -15,11 +15,16 @@ _LEAST_FILL_BYTES = 32 * _MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierSettings:
-    """One cache tier. ``quota`` is in bytes; ``high`` and ``low`` are the watermarks, shares of the capacity."""
+    """One cache tier over one or more folders, each on a disk of its own as a rule.
+
+    ``quota`` is in bytes, for all folders together; ``high`` and ``low`` are the watermarks, shares of the capacity.
+    ``reserve`` is the share of each folder's file system that is left free for others.
+    """
 
     medium: str
-    path: Path
+    paths: tuple[Path, ...]
     quota: int
+    reserve: float = 0.0
     high: float = 0.95
     low: float = 0.85
 
@@ -58,22 +63,28 @@ class WorkerSettings:
 
 
 def parse_tier(text: str) -> TierSettings:
-    """Read ``medium=Memory,path=/dir,quota=<bytes>,high=0.95,low=0.85``; ValueError says what is wrong."""
+    """Read ``medium=SSD,path=/a,path=/b,quota=<bytes>,high=0.95,low=0.85,reserve=0``; ValueError says what is wrong."""
     pairs = [part.partition("=") for part in text.split(",")]
-    values = {name: value for name, _, value in pairs}
-    unknown = values.keys() - {"medium", "path", "quota", "high", "low"}
-    missing = {"medium", "path", "quota"} - values.keys()
+    paths = tuple(Path(value) for name, _, value in pairs if name == "path")
+    values = {name: value for name, _, value in pairs if name != "path"}
+    unknown = values.keys() - {"medium", "quota", "high", "low", "reserve"}
+    missing = {"medium", "quota"} - values.keys() | ({"path"} if not paths else set())
     if unknown or missing:
         raise ValueError(f"tier {text!r}: unknown {sorted(unknown)}, missing {sorted(missing)}")
     tier = TierSettings(
         medium=values["medium"],
-        path=Path(values["path"]),
+        paths=paths,
         quota=int(values["quota"]),
         high=float(values.get("high", "0.95")),
         low=float(values.get("low", "0.85")),
+        reserve=float(values.get("reserve", "0")),
     )
     if tier.quota <= 0 or not 0 < tier.low < tier.high <= 1:
         raise ValueError(f"tier {text!r}: the quota must be positive and 0 < low < high <= 1")
+    if not 0 <= tier.reserve < 1:
+        raise ValueError(f"tier {text!r}: the reserve is a share of the file system, at least 0 and below 1")
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"tier {text!r}: a folder is named twice")
     return tier
 
 
@@ -108,7 +119,11 @@ def parse(argv: Sequence[str]) -> WorkerSettings:
     parser.add_argument("--access-dir", required=True, type=Path, help="folder with the access files")
     parser.add_argument("--state-dir", required=True, type=Path, help="folder for ring, index and loads")
     parser.add_argument(
-        "--tier", required=True, action="append", type=_tier_argument, metavar="medium=…,path=…,quota=…[,high=…,low=…]"
+        "--tier",
+        required=True,
+        action="append",
+        type=_tier_argument,
+        metavar="medium=…,path=…[,path=…],quota=…[,high=…,low=…,reserve=…]",
     )
     parser.add_argument("--address", default="0.0.0.0", help="local address of both ports")
     parser.add_argument("--data-port", type=int, default=DATA_PORT)

@@ -28,8 +28,9 @@ class Cache:
         key = self.keys.get(chunk)
         if key is None:
             key = self.keys[chunk] = ChunkKey(f"{DIGESTS.getrandbits(256):064x}", chunk % 3)
-        if self.state.pin(key) is not None:
-            self.state.handle(ev.Released(key))
+        found = self.state.pin(key)
+        if found is not None:
+            self.state.handle(ev.Released(key, found.tier))
             return True
         instructions = self.state.handle(ev.Wanted(key, self.length))
         while any(isinstance(one, Wait) for one in instructions):
@@ -43,7 +44,7 @@ class Cache:
     def _remove(self, instructions: list[Instruction]) -> None:
         for one in instructions:
             if isinstance(one, Remove):
-                self.state.handle(ev.Removed(one.key))
+                self.state.handle(ev.Removed(one.key, one.tier))
 
 
 def ratio(policy: Cache | Lru, trace: Trace, warm: int = 0) -> float:
@@ -61,6 +62,15 @@ def test_epochs_over_twice_the_capacity_come_near_the_ideal(capacity: int) -> No
 
     assert ours >= 0.9 * 0.5
     assert lru <= 0.5 * 0.5
+
+
+def test_the_cache_finds_out_when_the_readers_change() -> None:
+    """New models one after the other, then epochs over twice the capacity: at the end it hits as if it had known."""
+    cache = Cache(200)
+    for chunk in TRACES["new models, read 4 times each"](200):
+        cache.read(chunk)
+
+    assert ratio(cache, [chunk + 10_000 for chunk in epochs(400, 8)], 5 * 400) >= 0.85 * 0.5
 
 
 @pytest.mark.parametrize("name", TRACES)

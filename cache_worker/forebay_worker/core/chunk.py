@@ -16,7 +16,11 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Chunk:
-    """What is known of one chunk. ``sums`` are its blocks' checksums as the wire carries them."""
+    """What is known of one chunk. ``sums`` are its blocks' checksums as the wire carries them.
+
+    ``tier`` is where its bytes are read; ``moving_to`` is where they are being copied to. Two are in bytes that readers
+    read: ``last_read`` says when that was, ``interval`` how much is read between two reads of the chunk (0: not known).
+    """
 
     key: ChunkKey
     tier: int
@@ -28,24 +32,34 @@ class Chunk:
     owned: bool = True
     pins: int = 0
     damaged: bool = False
+    moving_to: int | None = None
+    last_read: int = 0
+    interval: int = 0
 
     @property
     def counted(self) -> bool:
         """Whether it belongs to the worker's share of the current generation, and is known to be right."""
         return self.phase is Phase.PRESENT and self.verified and self.current and self.owned
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody reads or moves it."""
+        return self.phase is Phase.PRESENT and not self.pins and self.moving_to is None
+
 
 @dataclass(slots=True)
 class Tier:
-    """Room of one tier in bytes; ``high`` and ``low`` are shares of the capacity.
+    """Room of one folder in bytes; ``high`` and ``low`` are shares of the capacity.
 
-    Chunks take whole blocks of ``block`` bytes, as they do on disk: many small ones need more than they hold.
+    Tiers of the same ``level`` are folders of equal speed, 0 is the fastest. Chunks take whole blocks of ``block``
+    bytes, as they do on disk: many small ones need more than they hold.
     """
 
     capacity: int
     high: float
     low: float
     block: int = 1
+    level: int = 0
     used: int = 0
 
     def room_of(self, length: int) -> int:
@@ -62,3 +76,7 @@ class Tier:
     def has_room(self, length: int, *, keeping: bool = False) -> bool:
         """Whether the chunk fits below the ceiling."""
         return self.used + self.room_of(length) <= self.ceiling(keeping=keeping)
+
+    def takes(self, length: int) -> bool:
+        """Whether the chunk fits at all, for as long as another one moves away."""
+        return self.used + self.room_of(length) <= self.capacity

@@ -43,6 +43,7 @@ class Removed:
     """The instruction ``Remove`` has been carried out."""
 
     key: ChunkKey
+    tier: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,10 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A reader that had the chunk is done with it."""
+    """A reader that had the chunk's bytes in this tier is done with them."""
 
     key: ChunkKey
+    tier: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,4 +86,66 @@ class Resized:
     capacity: int
 
 
-Event = Found | Wanted | Written | WriteFailed | Removed | Verified | Damaged | Released | Judged | Resized
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A tier is gone with all that it holds; removals in it need no work any more."""
+
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The disks have time for a chunk to move between tiers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The chunk's bytes are in the tier that ``Move`` named, too, and match its checksums."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """They are not."""
+
+    key: ChunkKey
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Somebody wants to hold an object's file open. ``chunks`` is how many the object has."""
+
+    lease: str
+    tier: int
+    object_id: str
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundUnlinked:
+    """At start-up a tier knows of a file without a name that these leases may still hold open."""
+
+    leases: tuple[str, ...]
+    tier: int
+    object_id: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """It was given back, or nobody renewed it."""
+
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """The instruction ``Unlink`` has been carried out."""
+
+    tier: int
+    object_id: str
+
+
+ChunkEvent = Written | WriteFailed | Removed | Verified | Damaged | Released | Judged | Moved | MoveFailed
+Event = ChunkEvent | Found | Wanted | Resized | Lost | Idle | Leased | FoundUnlinked | LeaseEnded | Unlinked

@@ -29,11 +29,38 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Free the chunk's room; nobody reads it any more. Answer with Removed."""
+    """Free the room that the chunk has in this tier; nobody reads it there any more. Answer with Removed."""
 
     key: ChunkKey
     tier: int
     length: int
 
 
-Instruction = Write | ReadThrough | Wait | Remove
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy a chunk from one tier to another; readers use the old copy until you answer Moved or MoveFailed."""
+
+    key: ChunkKey
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unlink:
+    """Take the name from an object's file, which leases hold open, and forget its chunks. Answer with Unlinked."""
+
+    tier: int
+    object_id: str
+    keys: tuple[ChunkKey, ...]
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The lease holds."""
+
+    lease: str
+
+
+Instruction = Write | ReadThrough | Wait | Remove | Move | Unlink | Granted

@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS chunk (
     object INTEGER NOT NULL, number INTEGER NOT NULL, length INTEGER NOT NULL, sums BLOB NOT NULL,
     added INTEGER NOT NULL, PRIMARY KEY (object, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lease (
+    id TEXT PRIMARY KEY, object_id TEXT NOT NULL, chunks INTEGER NOT NULL, unlinked TEXT, room INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -49,7 +52,7 @@ class Catalogue:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
         if connection.execute("SELECT dataset FROM about").fetchall() != [(self._dataset,)]:
-            connection.executescript("DELETE FROM chunk; DELETE FROM object; DELETE FROM about;")
+            connection.executescript("DELETE FROM chunk; DELETE FROM object; DELETE FROM lease; DELETE FROM about;")
             connection.execute("INSERT INTO about VALUES (?)", (self._dataset,))
         return connection
 
@@ -94,6 +97,38 @@ class Catalogue:
                 text = key.decode("utf-8", "surrogateescape")
                 one = known[identity] = ObjectVersion(self._dataset, mount, text, version, size)
             yield one, number, length, sums
+
+    def add_lease(self, lease: str, object_id: str, chunks: int) -> None:
+        """Somebody holds the file of an object of so many chunks open."""
+        with self._lock:
+            self._connection.execute("INSERT INTO lease VALUES (?, ?, ?, NULL, 0)", (lease, object_id, chunks))
+
+    def end_lease(self, lease: str) -> None:
+        """Nobody does under this name any more."""
+        with self._lock:
+            self._connection.execute("DELETE FROM lease WHERE id = ?", (lease,))
+
+    def unlink(self, object_id: str, room: int, name: str) -> None:
+        """An object's file is about to lose its name: its chunks are no more, its leases hold ``room`` bytes."""
+        with self._lock:
+            execute = self._connection.execute
+            execute("BEGIN IMMEDIATE")
+            try:
+                execute("DELETE FROM chunk WHERE object IN (SELECT id FROM object WHERE object_id = ?)", (object_id,))
+                execute("DELETE FROM object WHERE object_id = ?", (object_id,))
+                execute(
+                    "UPDATE lease SET unlinked = ?, room = ? WHERE object_id = ? AND unlinked IS NULL",
+                    (name, room, object_id),
+                )
+            except sqlite3.Error:
+                execute("ROLLBACK")
+                raise
+            execute("COMMIT")
+
+    def leases(self) -> list[tuple[str, str, int, str | None, int]]:
+        """All leases: (name, object, its chunks, name of the unlinked file if it is one, its room)."""
+        with self._lock:
+            return self._connection.execute("SELECT id, object_id, chunks, unlinked, room FROM lease").fetchall()
 
     def close(self) -> None:
         """Write the log back and close."""

@@ -3,8 +3,8 @@
 The lock is held for decisions only, never during input or output. A lease pins its chunk until it is released.
 """
 
+import contextlib
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,24 +13,21 @@ from functools import partial
 
 import structlog
 
-from forebay_protocol.control import Problem, TierStatus
+from forebay_protocol.control import TierStatus
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
 from forebay_worker.core import events as ev
-from forebay_worker.core.chunk import Chunk, Tier
-from forebay_worker.core.instructions import Instruction, Remove, Wait, Write
+from forebay_worker.core.chunk import Chunk
+from forebay_worker.core.instructions import Instruction, Move, Remove, Unlink, Wait, Write
 from forebay_worker.core.state import CacheState
 from forebay_worker.metrics import Metrics
 from forebay_worker.settings import TierSettings
 from forebay_worker.store.checksums import block_sums
+from forebay_worker.store.folders import Folders
+from forebay_worker.store.holders import Holders
 from forebay_worker.store.tier import StorageTier
 
 _ROOM_PATIENCE = 5.0
 """Seconds to wait for others who are making room before a chunk is read through."""
-
-_FILE_BLOCK = 4096
-"""What the file systems of tiers hand out at the least."""
-
-_NOT_OPEN = Problem(reason="TierNotUsable", message="the tier was not opened yet")
 
 _log = structlog.get_logger()
 
@@ -50,13 +47,13 @@ Judge = Callable[[ObjectVersion, int], Judgement]
 class Lease:
     """A chunk that may be read from ``fd`` at ``offset`` until ``release``; not to be shared by threads."""
 
-    def __init__(self, store: "ChunkStore", chunk: Chunk, fd: int) -> None:
-        """Takes over the pin and the descriptor."""
+    def __init__(self, store: "ChunkStore", chunk: Chunk, tier: int, fd: int) -> None:
+        """Takes over the pin and the descriptor. The chunk may move to another tier meanwhile."""
         self._store = store
         self._chunk = chunk
         self.key = chunk.key
         self.fd = fd
-        self.tier = chunk.tier
+        self.tier = tier
         self.offset = chunk.key.number * CHUNK_SIZE
         self.length = chunk.length
         self.sums = chunk.sums
@@ -64,11 +61,11 @@ class Lease:
     def release(self) -> None:
         """Close the descriptor and let the chunk go."""
         os.close(self.fd)
-        self._store.apply(ev.Released(self.key))
+        self._store.apply(ev.Released(self.key, self.tier))
 
     def damaged(self) -> None:
         """Say that the bytes are not what they should be."""
-        self._store.damaged(self._chunk)
+        self._store.damaged(self._chunk, self.tier)
 
 
 class ChunkStore:
@@ -77,51 +74,33 @@ class ChunkStore:
     def __init__(self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics) -> None:
         """Open all tiers and take over what survived there; it is verified when it is first used.
 
-        A tier that cannot be opened is left out, says so in its status, and is tried again with every ``measure``.
+        A folder that cannot be opened is left out, says so in its status, and is tried again with every ``measure``.
         """
         self._metrics = metrics
-        self._settings = tiers
-        self._tiers: list[StorageTier | Problem] = [_NOT_OPEN for _ in tiers]
-        self._state = CacheState([Tier(0, tier.high, tier.low, _FILE_BLOCK) for tier in tiers])
+        self._folders = Folders(tiers, dataset, metrics)
+        self._state = CacheState(self._folders.tiers())
         self._lock = threading.Lock()
+        self._measuring = threading.Lock()
         self._room_made = threading.Condition(self._lock)
         self._objects: dict[str, ObjectVersion] = {}
+        self.holders = Holders(self._folders, self.apply)
         self.dataset = dataset
         self.corrupt_chunks = 0
         self._closed = False
         self.measure()
 
-    def _tier(self, number: int) -> StorageTier:
-        """An open tier; the state places chunks in no other."""
-        tier = self._tiers[number]
-        assert isinstance(tier, StorageTier)
-        return tier
-
-    def _open(self, number: int) -> StorageTier | None:
-        settings = self._settings[number]
-        try:
-            tier = StorageTier(settings, self.dataset)
-            survivors = tier.recover()
-        except (OSError, sqlite3.Error) as error:
-            self._tiers[number] = Problem(
-                reason="TierNotUsable",
-                message=f"the {settings.medium} tier cannot be opened ({error}); it is not used; "
-                "let its volume be writable for the worker's user",
-            )
-            _log.warning("tier cannot be opened", medium=settings.medium, error=str(error))
-            return None
-        self._tiers[number] = tier
-        for one, index, length, sums in survivors:
+    def _take_over(self, number: int, tier: StorageTier) -> None:
+        """The chunks and leases that survived in a folder that was just opened."""
+        for one, index, length, sums in tier.recover():
             key = ChunkKey(one.object_id, index)
             with self._lock:
                 self._objects[one.object_id] = one
                 elsewhere = self._state.peek(key) is not None
                 self._state.handle(ev.Found(key, number, length, sums))
             if elsewhere:
-                # Fetched again while this tier was away.
-                tier.forget(key)
-                tier.files.remove(key, length, partial(self._in_use, number, one.object_id))
-        return tier
+                # Fetched again while this folder was away, or copied from one tier to another in the last moment.
+                tier.remove(key, length, partial(self._in_use, number, one.object_id))
+        self.holders.take_over(number, tier)
 
     def lease(self, key: ChunkKey) -> Lease | None:
         """The chunk, verified since the start and pinned; None when it is not here."""
@@ -135,27 +114,35 @@ class ChunkStore:
         """The chunk pinned, and whether it is verified."""
         with self._lock:
             chunk = self._state.pin(key, touch=touch)
-            verified = chunk is not None and chunk.verified
-        if chunk is None:
-            return None, False
+            if chunk is None:
+                return None, False
+            verified, tier = chunk.verified, chunk.tier
         try:
-            fd = self._tier(chunk.tier).files.open(key.object_id)
+            fd = self._folders[tier].files.open(key.object_id)
         except OSError:
-            self.damaged(chunk)
-            self.apply(ev.Released(key))
+            self.damaged(chunk, tier)
+            self.apply(ev.Released(key, tier))
             return None, False
-        return Lease(self, chunk, fd), verified
+        return Lease(self, chunk, tier, fd), verified
 
     def _verify(self, lease: Lease) -> bool:
-        try:
-            data = os.pread(lease.fd, lease.length, lease.offset)
-        except OSError:
-            data = b""
+        data = self._read(lease)
         if len(data) == lease.length and block_sums(memoryview(data)) == lease.sums:
             self.apply(ev.Verified(lease.key))
             return True
         lease.damaged()
         return False
+
+    def _read(self, lease: Lease) -> bytes:
+        """The chunk's bytes; none when its disk fails, and if it did so often the whole folder is given up."""
+        try:
+            storage = self._folders[lease.tier]
+        except OSError:
+            return b""
+        data = storage.read(lease.fd, lease.key, lease.length)
+        if storage.broken:
+            self._lose(lease.tier, OSError("reads fail again and again"))
+        return data
 
     def check(self, key: ChunkKey) -> int:
         """Read a chunk and compare it with its checksums; damage is dealt with. Returns the bytes read."""
@@ -172,16 +159,21 @@ class ChunkStore:
         """Look, without reading, whether the chunk's bytes are still in its file."""
         with self._lock:
             chunk = self._state.peek(key)
-        if chunk is not None and not self._tier(chunk.tier).is_there(key, chunk.length):
-            self.damaged(chunk)
+            tier = -1 if chunk is None else chunk.tier
+        try:
+            missing = chunk is not None and not self._folders[tier].is_there(key, chunk.length)
+        except OSError:
+            return
+        if missing and chunk is not None:
+            self.damaged(chunk, tier)
 
-    def damaged(self, chunk: Chunk) -> None:
+    def damaged(self, chunk: Chunk, tier: int) -> None:
         """Never serve this chunk again; it is removed when its last reader is done.
 
         The verdict is about this very copy: by now another one may be in its place.
         """
         with self._lock:
-            if self._state.peek(chunk.key) is not chunk:
+            if self._state.peek(chunk.key) is not chunk or chunk.tier != tier:
                 return
             self.corrupt_chunks += 1
             instructions = self._state.handle(ev.Damaged(chunk.key))
@@ -197,13 +189,22 @@ class ChunkStore:
             return False
         with self._lock:
             self._objects[one.object_id] = one
-        if not self._tier(tier).write(one, number, data, sums):
+        if not self._write(tier, one, number, data, sums):
             self.apply(ev.WriteFailed(key))
             self.measure()
             return False
         self.apply(ev.Written(key, sums))
         self.judge(key, judge)
         return True
+
+    def _write(self, tier: int, one: ObjectVersion, number: int, data: memoryview, sums: bytes) -> bool:
+        try:
+            written = self._folders[tier].write(one, number, data, sums)
+        except OSError:
+            written = False
+        if not written:
+            self._metrics.tier_write_failures.labels(self.medium(tier)).inc()
+        return written
 
     def _reserve(self, key: ChunkKey, length: int) -> int | None:
         deadline = time.monotonic() + _ROOM_PATIENCE
@@ -230,21 +231,58 @@ class ChunkStore:
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
-            if isinstance(instruction, Remove):
-                self._remove(instruction)
+            match instruction:
+                case Remove():
+                    self._remove(instruction)
+                case Unlink():
+                    self.holders.unlink(instruction)
+                    self._objects_may_go(instruction.object_id, ev.Unlinked(instruction.tier, instruction.object_id))
+                case _:
+                    # An answer to whoever asked.
+                    pass
 
     def _remove(self, instruction: Remove) -> None:
-        key, tier = instruction.key, self._tier(instruction.tier)
-        tier.forget(key)
-        try:
-            tier.files.remove(key, instruction.length, lambda: self._in_use(instruction.tier, key.object_id))
-        except OSError as error:
-            _log.warning("chunk's room not freed", object=key.object_id, chunk=key.number, error=str(error))
+        key, tier = instruction.key, instruction.tier
+        with contextlib.suppress(OSError):
+            self._folders[tier].remove(key, instruction.length, lambda: self._in_use(tier, key.object_id))
+        self._objects_may_go(key.object_id, ev.Removed(key, tier))
+
+    def _objects_may_go(self, object_id: str, done: ev.Removed | ev.Unlinked) -> None:
         with self._room_made:
-            self._state.handle(ev.Removed(key))
-            if not any(self._state.in_use(number, key.object_id) for number in range(len(self._tiers))):
-                self._objects.pop(key.object_id, None)
+            more = self._state.handle(done)
+            if not any(self._state.in_use(number, object_id) for number in range(len(self._folders))):
+                self._objects.pop(object_id, None)
             self._room_made.notify_all()
+        self._carry_out(more)
+
+    def move_one(self) -> int:
+        """Move one chunk between tiers if that pays; the bytes moved."""
+        for instruction in self.apply(ev.Idle()):
+            if isinstance(instruction, Move):
+                moved = self._move(instruction)
+                self.apply(ev.Moved(instruction.key) if moved else ev.MoveFailed(instruction.key))
+                if moved:
+                    self._metrics.moved_bytes.labels(self.medium(instruction.target)).inc(instruction.length)
+                return instruction.length
+        return 0
+
+    def _move(self, move: Move) -> bool:
+        """Copy a chunk; only bytes that match their checksums arrive."""
+        lease, _ = self._pin(move.key, touch=False)
+        if lease is None:
+            return False
+        try:
+            with self._lock:
+                one = self._objects.get(move.key.object_id)
+            data = memoryview(self._read(lease))
+            if one is None or lease.tier != move.source or len(data) != lease.length:
+                return False
+            if block_sums(data) != lease.sums:
+                lease.damaged()
+                return False
+            return self._write(move.target, one, move.key.number, data, lease.sums)
+        finally:
+            lease.release()
 
     def _in_use(self, tier: int, object_id: str) -> bool:
         with self._lock:
@@ -278,18 +316,31 @@ class ChunkStore:
             return chunk is not None and chunk.verified
 
     def measure(self) -> None:
-        """Look at the tiers' file systems and set the capacities in force."""
-        if self._closed:
-            # Somebody still fills: a tier must not be opened once more for that.
-            return
-        for number, settings in enumerate(self._settings):
-            known = self._tiers[number]
-            tier = known if isinstance(known, StorageTier) else self._open(number)
+        """Look at the tiers' file systems, set the capacities in force, and let chunks go that are beyond them."""
+        with self._measuring:
+            if self._closed:
+                # Somebody still fills: a folder must not be opened once more for that.
+                return
+            for number in range(len(self._folders)):
+                opened = self._folders.open(number)
+                if opened is not None:
+                    self._take_over(number, opened)
             with self._lock:
-                used = self._state.tiers[number].used
-            capacity = 0 if tier is None else tier.measure(used)
-            self.apply(ev.Resized(number, capacity))
-            self._metrics.tier_bytes(settings.medium, used, capacity)
+                used = [tier.used for tier in self._state.tiers]
+            for number, capacity in enumerate(self._folders.capacities(used)):
+                if isinstance(capacity, OSError):
+                    self._lose(number, capacity)
+                    continue
+                while any(isinstance(one, Remove) for one in self.apply(ev.Resized(number, capacity))):
+                    pass
+            self.holders.end_expired()
+            self.tier_statuses()
+
+    def _lose(self, number: int, error: OSError) -> None:
+        """A folder failed: forget what is in it; it is opened anew when it works again."""
+        self._folders.lose(number, error)
+        self.apply(ev.Resized(number, 0))
+        self.apply(ev.Lost(number))
 
     @property
     def cached_bytes(self) -> int:
@@ -307,25 +358,15 @@ class ChunkStore:
 
     def medium(self, tier: int) -> str:
         """The name of a tier's medium."""
-        return self._settings[tier].medium
+        return self._folders.medium(tier)
 
     def tier_statuses(self) -> tuple[TierStatus, ...]:
         """The tiers for the worker's status."""
         with self._lock:
             rooms = [(tier.capacity, tier.used) for tier in self._state.tiers]
-        return tuple(
-            TierStatus(
-                medium=settings.medium,
-                capacity_bytes=capacity,
-                used_bytes=used,
-                problem=tier.problem if isinstance(tier, StorageTier) else tier,
-            )
-            for settings, tier, (capacity, used) in zip(self._settings, self._tiers, rooms, strict=True)
-        )
+        return self._folders.statuses(rooms)
 
     def close(self) -> None:
         """Close the catalogues; chunks that are still being written are not kept."""
         self._closed = True
-        for tier in self._tiers:
-            if isinstance(tier, StorageTier):
-                tier.close()
+        self._folders.close()

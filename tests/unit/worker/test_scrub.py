@@ -16,7 +16,7 @@ SIZE = 200_000
 
 def filled(folder: Path, count: int) -> tuple[ChunkStore, list[ObjectVersion]]:
     """A store with so many objects of one chunk."""
-    store = ChunkStore((TierSettings(medium="SSD", path=folder, quota=1 << 26),), "uid", Metrics())
+    store = ChunkStore((TierSettings(medium="SSD", paths=(folder,), quota=1 << 26),), "uid", Metrics())
     objects = [ObjectVersion("uid", "m", f"{number}", "v", SIZE) for number in range(count)]
     for number, one in enumerate(objects):
         data = memoryview(bytes([number]) * SIZE)
@@ -31,7 +31,7 @@ def test_a_pass_verifies_everything_within_its_time(tmp_path: Path) -> None:
     with SparseFiles(tmp_path).path(objects[3].object_id).open("r+b") as file:
         file.write(b"\xff")
     metrics = Metrics()
-    store = ChunkStore((TierSettings(medium="SSD", path=tmp_path, quota=1 << 26),), "uid", metrics)
+    store = ChunkStore((TierSettings(medium="SSD", paths=(tmp_path,), quota=1 << 26),), "uid", metrics)
     scrub = Scrub(lambda: store, 1 << 30, metrics)
 
     scrub.one_pass(store, time.monotonic() + 10)

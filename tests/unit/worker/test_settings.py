@@ -17,7 +17,7 @@ def test_tiers_come_in_the_order_of_the_flags() -> None:
     settings = parse([*REQUIRED, "--tier", "medium=Memory,path=/m,quota=10", "--tier", ssd])
 
     assert [tier.medium for tier in settings.tiers] == ["Memory", "SSD"]
-    assert (settings.tiers[0].path, settings.tiers[0].high) == (Path("/m"), 0.95)
+    assert (settings.tiers[0].paths, settings.tiers[0].high) == ((Path("/m"),), 0.95)
     assert (settings.tiers[1].quota, settings.tiers[1].low) == (20, 0.5)
 
 

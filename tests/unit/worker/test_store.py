@@ -17,63 +17,8 @@ from forebay_worker.store.catalogue import FILE
 from forebay_worker.store.checksums import block_sums, sums_of
 from forebay_worker.store.sparse import SparseFiles
 from forebay_worker.store.tier import StorageTier
-from forebay_worker.store.tiered import ChunkStore, Judgement
-
-MIB = 1024 * 1024
-BIG = ObjectVersion("uid", "m", "big\udce9", "v", 3 * CHUNK_SIZE)
-
-
-def always_useful(_: ObjectVersion, __: int) -> Judgement:
-    """Every chunk belongs to the current generation and to this worker."""
-    return Judgement(current=True, owned=True, spare=False)
-
-
-def small(number: int, version: str = "v") -> ObjectVersion:
-    """An object of one small chunk."""
-    return ObjectVersion("uid", "m", f"small/{number}", version, 100_000)
-
-
-def body(one: ObjectVersion, number: int) -> bytes:
-    """The bytes of a chunk, its own for every one."""
-    span = one.chunk_span(number)
-    return (f"{one.object_id}{number}".encode() * (span.length // 60))[: span.length].ljust(span.length, b"x")
-
-
-def put(store: ChunkStore, one: ObjectVersion, number: int = 0) -> bool:
-    """Store a chunk's bytes."""
-    data = memoryview(body(one, number))
-    return store.put(one, number, data, block_sums(data), always_useful)
-
-
-def get(store: ChunkStore, one: ObjectVersion, number: int = 0) -> bytes | None:
-    """Read a chunk back as a server does."""
-    lease = store.lease(ChunkKey(one.object_id, number))
-    if lease is None:
-        return None
-    try:
-        return os.pread(lease.fd, lease.length, lease.offset)
-    finally:
-        lease.release()
-
-
-class Folder:
-    """A tier's folder on which stores are opened one after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.store: ChunkStore | None = None
-
-    def open(self, *, quota: int = 64 * MIB, dataset: str = "uid") -> ChunkStore:
-        """Close the last store and open a new one, as a restart does."""
-        if self.store is not None:
-            self.store.close()
-        tier = TierSettings(medium="SSD", path=self.path, quota=quota)
-        self.store = ChunkStore((tier,), dataset, Metrics())
-        return self.store
-
-    def file(self, one: ObjectVersion) -> Path:
-        """An object's sparse file."""
-        return SparseFiles(self.path).path(one.object_id)
+from forebay_worker.store.tiered import ChunkStore
+from testkit.chunk_store import BIG, MIB, Folder, always_useful, body, get, put, small
 
 
 @pytest.fixture
@@ -135,7 +80,7 @@ def test_a_chunk_is_committed_after_its_bytes(folder: Folder) -> None:
 
     seen: list[int] = []
     folder.open().close()
-    tier = StorageTier(TierSettings(medium="SSD", path=folder.path, quota=64 * MIB), "uid")
+    tier = StorageTier("SSD", folder.path, "uid")
     tier.files = Watched(folder.path)
     data = memoryview(body(BIG, 0))
 
@@ -313,18 +258,18 @@ def test_a_catalogue_that_cannot_be_read_is_begun_anew(folder: Folder) -> None:
 
 def test_a_tier_that_cannot_be_opened_is_left_out_until_it_can(tmp_path: Path) -> None:
     """The other tier works meanwhile; what the first one held is found again when it is mended."""
-    first, second = (TierSettings(medium=name, path=tmp_path / name, quota=64 * MIB) for name in ("Memory", "SSD"))
+    first, second = (TierSettings(medium=name, paths=(tmp_path / name,), quota=64 * MIB) for name in ("Memory", "SSD"))
     store = ChunkStore((first, second), "uid", Metrics())
     put(store, BIG, 0)
     store.close()
-    first.path.rename(tmp_path / "away")
-    first.path.write_text("in the way")
+    first.paths[0].rename(tmp_path / "away")
+    first.paths[0].write_text("in the way")
 
     store = ChunkStore((first, second), "uid", Metrics())
     assert [tier.problem and tier.problem.reason for tier in store.tier_statuses()] == ["TierNotUsable", None]
     assert put(store, small(1))
-    first.path.unlink()
-    (tmp_path / "away").rename(first.path)
+    first.paths[0].unlink()
+    (tmp_path / "away").rename(first.paths[0])
     store.measure()
 
     assert [tier.problem for tier in store.tier_statuses()] == [None, None]
