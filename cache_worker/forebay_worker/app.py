@@ -5,6 +5,7 @@ import time
 import structlog
 from prometheus_client import CollectorRegistry
 
+from forebay.source import Grant
 from forebay.tls import ClientTls
 from forebay_protocol.control import WorkerStatus
 from forebay_protocol.errors import SourceError
@@ -47,7 +48,11 @@ class Worker:
         self.access = AccessWatcher(settings.access_dir, settings.poll_seconds)
         self.membership = Membership(settings.id, settings.state_dir / "ring.json")
         self.index = IndexKeeper(settings.state_dir / "index")
-        self._origin = Origin(self.metrics, lambda: worker_share(self.membership.ring))
+        self._origin = Origin(
+            self.metrics,
+            lambda: worker_share(self.membership.ring),
+            Grant(one_tenant=True, claims=settings.claims_dir),
+        )
         self._peers = Peers(self.membership, self.access, self.metrics, self._client_tls)
         limits = Limits(settings.fetchers, settings.fill_bytes)
         self.shell = ChunkShell(self.membership, self._origin, self._peers, self.metrics, limits)

@@ -24,7 +24,22 @@ class Metrics:
         self.instead_bytes = Counter(
             f"{prefix}_instead_bytes", "Bytes served in place of an owner that was late or failed.", registry=registry
         )
-        self.origin_bytes = Counter(f"{prefix}_origin_bytes", "Bytes fetched from the store.", registry=registry)
+        self.origin_bytes = Counter(
+            f"{prefix}_origin_bytes",
+            "Bytes fetched from the store: also those of failed, hedged and given up requests.",
+            registry=registry,
+        )
+        self.origin_requests = Counter(
+            f"{prefix}_origin_requests", "Requests to the store for objects' bytes, each attempt counted.",
+            registry=registry,
+        )  # fmt: skip
+        self.origin_retries = Counter(
+            f"{prefix}_origin_retries", "Requests to the store that followed a failed one.", registry=registry
+        )
+        self.hedged_requests = Counter(
+            f"{prefix}_hedged_requests", "Second requests to the store, sent because the first took long.",
+            registry=registry,
+        )  # fmt: skip
         self.peer_bytes = Counter(f"{prefix}_peer_bytes", "Bytes fetched from other workers.", registry=registry)
         self.fills = Counter(
             f"{prefix}_fills", "Chunks fetched, by where from and what became of them.", ["source", "result"],

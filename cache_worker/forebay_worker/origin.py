@@ -3,8 +3,10 @@
 import threading
 from collections.abc import Callable
 
+from typing_extensions import override
+
 from forebay.limits import Gate
-from forebay.source import Source, open_source, parse_source
+from forebay.source import Grant, Meter, Source, open_source, parse_source
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import InvalidRequest, ObjectChanged, ObjectMissing, Overloaded, SourceError
@@ -13,24 +15,68 @@ from forebay_worker.access import Access
 from forebay_worker.metrics import Metrics
 
 
+class _MeasuredMeter(Meter):
+    """Shows what it counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    @override
+    def requested(self) -> None:
+        super().requested()
+        self._metrics.origin_requests.inc()
+
+    @override
+    def retried(self) -> None:
+        super().retried()
+        self._metrics.origin_retries.inc()
+
+    @override
+    def hedge(self) -> None:
+        super().hedge()
+        self._metrics.hedged_requests.inc()
+
+    @override
+    def received(self, count: int) -> None:
+        super().received(count)
+        self._metrics.origin_bytes.inc(count)
+
+
 class Origin:
     """Reads ranges of object versions from the store that the mount names. Thread-safe."""
 
-    def __init__(self, metrics: Metrics, share: Callable[[], float]) -> None:
-        """No mounts yet. ``share``: this worker's part of the mounts' limits."""
+    def __init__(self, metrics: Metrics, share: Callable[[], float], grant: Grant) -> None:
+        """No mounts yet. ``share``: this worker's part of the mounts' limits; ``grant``: what its sources may use."""
         self._share = share
-        self._metrics = metrics
+        self._grant = grant
+        self._meter = _MeasuredMeter(metrics)
         self._lock = threading.Lock()
         self._sources: dict[str, tuple[Source | InvalidRequest, str]] = {}
         self._problems: dict[str, Problem] = {}
-        self.bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of objects that came from the stores."""
+        return self._meter.bytes
 
     def change(self, access: Access) -> None:
         """Open the sources of a new access. Reads under way end with the old ones."""
-        opened = {mount.name: _open(mount, access, self._share) for mount in access.dataset.mounts}
+        opened = {mount.name: self._opened(mount, access) for mount in access.dataset.mounts}
         with self._lock:
-            self._sources = opened
+            former, self._sources = self._sources, opened
             self._problems.clear()
+        _close(former)
+
+    def _opened(self, mount: MountSpec, access: Access) -> tuple[Source | InvalidRequest, str]:
+        """A mount's source and key prefix; what is wrong with it is kept for those who use it."""
+        credentials = access.credentials.get(mount.name)
+        try:
+            gate = Gate(mount.limits, self._share)
+            source = open_source(mount, credentials, gate, self._grant, self._meter)
+            return source, parse_source(mount.source).key_prefix
+        except InvalidRequest as error:
+            return error, ""
 
     def source(self, mount: str) -> Source:
         """A mount's store."""
@@ -58,9 +104,6 @@ class Origin:
             self._note(one.mount, None if isinstance(error, ObjectMissing | ObjectChanged) else error)
             raise
         self._note(one.mount, None)
-        self._metrics.origin_bytes.inc(len(buffer))
-        with self._lock:
-            self.bytes += len(buffer)
 
     def _note(self, mount: str, error: SourceError | None) -> None:
         """Remember what the store said last; an answer about one object shows that it works."""
@@ -95,15 +138,10 @@ class Origin:
         """Close all connections."""
         with self._lock:
             sources, self._sources = self._sources, {}
-        for source, _ in sources.values():
-            if not isinstance(source, InvalidRequest):
-                source.close()
+        _close(sources)
 
 
-def _open(mount: MountSpec, access: Access, share: Callable[[], float]) -> tuple[Source | InvalidRequest, str]:
-    """A mount's source and key prefix; what is wrong with it is kept for those who use it."""
-    try:
-        gate = Gate(mount.limits, share)
-        return open_source(mount, access.credentials.get(mount.name), gate), parse_source(mount.source).key_prefix
-    except InvalidRequest as error:
-        return error, ""
+def _close(sources: dict[str, tuple[Source | InvalidRequest, str]]) -> None:
+    for source, _ in sources.values():
+        if not isinstance(source, InvalidRequest):
+            source.close()

@@ -41,6 +41,8 @@ class WorkerSettings:
     """Folder for ring, index and loads."""
     tiers: tuple[TierSettings, ...]
     """Fastest first."""
+    claims_dir: Path | None = None
+    """Folder with one folder per claim, for ``pvc://`` sources; None: such sources cannot be read."""
     address: str = "0.0.0.0"
     """Local address of both ports; ``::`` for IPv6."""
     data_port: int = DATA_PORT
@@ -125,6 +127,7 @@ def parse(argv: Sequence[str]) -> WorkerSettings:
         type=_tier_argument,
         metavar="medium=…,path=…[,path=…],quota=…[,high=…,low=…,reserve=…]",
     )
+    parser.add_argument("--claims-dir", type=Path, help="folder with a folder per claim, for pvc:// sources")
     parser.add_argument("--address", default="0.0.0.0", help="local address of both ports")
     parser.add_argument("--data-port", type=int, default=DATA_PORT)
     parser.add_argument("--control-port", type=int, default=CONTROL_PORT)

@@ -46,7 +46,7 @@ class DirectSources:
             if name not in self._open:
                 if name not in self._mounts:
                     raise SourceMissing(f"the dataset has no mount {name!r} (any more)")
-                from forebay.source.base import open_source
+                from forebay.source.opening import open_source
 
                 self._open[name] = open_source(self._mounts[name], self._credentials.get(name), self._gates[name])
             return self._open[name]

@@ -58,7 +58,9 @@ class MountSpec:
     """One source, shown under ``path`` (absolute, ``/`` for the root of the volume).
 
     ``endpoint`` and ``region`` may be empty (the store's defaults); ``addressing`` is ``path`` or ``virtual``;
-    ``include`` and ``exclude`` are globs over the path within the mount, exclude wins.
+    ``ca_bundle``: certificates in PEM that the store's is checked against, empty for the system's;
+    ``requester_pays``: tell an S3 store that the reader pays; ``manifest``: path, below an HTTP source, of the list
+    of its files; ``include`` and ``exclude`` are globs over the path within the mount, exclude wins.
     """
 
     name: str
@@ -67,6 +69,9 @@ class MountSpec:
     endpoint: str = ""
     region: str = ""
     addressing: str = "path"
+    ca_bundle: str = field(default="", repr=False)
+    requester_pays: bool = False
+    manifest: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: SourceLimits = SourceLimits()
@@ -104,7 +109,8 @@ class DatasetDocument:
             "mounts": [
                 {
                     "name": m.name, "source": m.source, "path": m.path, "endpoint": m.endpoint, "region": m.region,
-                    "addressing": m.addressing, "include": list(m.include), "exclude": list(m.exclude),
+                    "addressing": m.addressing, "caBundle": m.ca_bundle, "requesterPays": m.requester_pays,
+                    "manifest": m.manifest, "include": list(m.include), "exclude": list(m.exclude),
                     **({"limits": m.limits.to_json()} if m.limits else {}),
                 }
                 for m in self.mounts
@@ -148,6 +154,9 @@ def _mount(raw: dict[str, Any]) -> MountSpec:
         endpoint=str(raw.get("endpoint", "")),
         region=str(raw.get("region", "")),
         addressing=str(raw.get("addressing", "path")),
+        ca_bundle=str(raw.get("caBundle", "")),
+        requester_pays=bool(raw.get("requesterPays", False)),
+        manifest=str(raw.get("manifest", "")),
         include=tuple(str(glob) for glob in raw.get("include", ())),
         exclude=tuple(str(glob) for glob in raw.get("exclude", ())),
         limits=SourceLimits.from_json(raw.get("limits", {})),

@@ -76,6 +76,18 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A versitygw server over a folder; its URL."""
+    folder = tmp_path_factory.mktemp("versitygw")
+    program, port = binaries.fetch(Progress()).versitygw, free_port()
+    (folder / "data").mkdir()
+    (folder / "attributes").mkdir()
+    argv = [str(program), "--access", KEYS.access_key_id, "--secret", KEYS.secret_access_key, "--quiet"]
+    argv += ["--port", f"127.0.0.1:{port}", "posix", "--sidecar", str(folder / "attributes"), str(folder / "data")]
+    yield from _serve(argv, f"http://127.0.0.1:{port}", folder / "log", {})
+
+
+@pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Moto's server; its URL."""
     port = free_port()
@@ -100,6 +112,12 @@ def fresh_bucket() -> Callable[[str], Bucket]:
 def bucket(minio: str) -> Bucket:
     """An empty bucket on MinIO."""
     return _fresh_bucket(minio)
+
+
+@pytest.fixture
+def versity_bucket(versitygw: str) -> Bucket:
+    """An empty bucket on versitygw."""
+    return _fresh_bucket(versitygw)
 
 
 @pytest.fixture

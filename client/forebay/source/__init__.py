@@ -1,6 +1,9 @@
 """Object stores behind one Protocol: one module per backend."""
 
-from forebay.source.base import InvalidCredentials, Listing, Source, open_source
+from forebay.source.base import InvalidCredentials, Listing, Source
+from forebay.source.grant import Grant
 from forebay.source.location import Location, parse_source
+from forebay.source.meter import Meter
+from forebay.source.opening import open_source
 
-__all__ = ["InvalidCredentials", "Listing", "Location", "Source", "open_source", "parse_source"]
+__all__ = ["Grant", "InvalidCredentials", "Listing", "Location", "Meter", "Source", "open_source", "parse_source"]

@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple, Protocol
 
-from forebay.limits import OPEN, Gate
-from forebay.source.location import parse_source
-from forebay_protocol.dataset import Credentials, MountSpec
-from forebay_protocol.errors import InvalidRequest, SourceDenied
+from forebay_protocol.errors import SourceDenied
 
 
 class Listing(NamedTuple):
@@ -33,7 +30,10 @@ class Source(Protocol):
     """One mount's store. Every method may be called from many threads at once."""
 
     def list(self, prefix_below_mount: str = "", delimiter: bool = False) -> Iterator[Listing]:
-        """Objects in the order of their keys' UTF-8 bytes; with ``delimiter`` the level below the prefix only."""
+        """Objects in the order of their keys' UTF-8 bytes; with ``delimiter`` the level below the prefix only.
+
+        Keys are full ones, the mount's own prefix included. The prefix is empty or ends with a slash.
+        """
         ...
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
@@ -47,14 +47,3 @@ class Source(Protocol):
     def close(self) -> None:
         """Give back the connections."""
         ...
-
-
-def open_source(mount: MountSpec, credentials: Credentials | None, gate: Gate = OPEN) -> Source:
-    """The source that a mount names, asked through its gate; InvalidRequest when its scheme is not known."""
-    scheme = parse_source(mount.source).scheme
-    if scheme == "s3":
-        # boto3 costs 30 MiB of memory: only processes that talk to the store pay for it.
-        from forebay.source.s3 import S3Source
-
-        return S3Source(mount, credentials, gate)
-    raise InvalidRequest(f"the source {mount.source!r} of mount {mount.name!r} has an unknown scheme; s3:// is known")

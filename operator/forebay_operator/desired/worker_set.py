@@ -2,10 +2,17 @@
 
 from typing import Any
 
-from forebay_operator.desired import labels, worker_network, worker_placement, worker_resources, worker_storage
+from forebay_operator.desired import (
+    labels,
+    worker_network,
+    worker_placement,
+    worker_resources,
+    worker_sources,
+    worker_storage,
+)
 from forebay_operator.model import meta, names
 from forebay_operator.model.dataset import Dataset
-from forebay_operator.model.runtime import Runtime, RuntimeSpec
+from forebay_operator.model.runtime import Runtime
 from forebay_protocol import control
 from forebay_protocol.volume import CONTROL_PORT, DATA_PORT, WORKER_UID
 
@@ -27,8 +34,8 @@ def _probe(path: str, period: int, *, encrypted: bool) -> dict[str, Any]:
     }
 
 
-def _container(image: str, parts: worker_storage.Storage, spec: RuntimeSpec) -> dict[str, Any]:
-    encrypted = spec.encrypted
+def _container(image: str, runtime: Runtime, dataset: Dataset) -> dict[str, Any]:
+    parts, encrypted = worker_storage.storage(runtime), runtime.spec.encrypted
     return {
         "name": CONTAINER,
         "image": image,
@@ -38,19 +45,21 @@ def _container(image: str, parts: worker_storage.Storage, spec: RuntimeSpec) -> 
             "--id", "$(POD_NAME)", "--access-dir", worker_storage.ACCESS, "--state-dir", worker_storage.STATE,
             "--control-port", str(CONTROL_PORT), "--data-port", str(DATA_PORT), *parts.arguments,
             *(("--tls-dir", worker_storage.TLS) if encrypted else ()),
+            *worker_sources.arguments(dataset),
         ],
         "env": [_POD_NAME],
         "ports": [
             {"name": "control", "containerPort": CONTROL_PORT, "protocol": "TCP"},
             {"name": "data", "containerPort": DATA_PORT, "protocol": "TCP"},
         ],
-        "resources": worker_resources.resources(spec),
+        "resources": worker_resources.resources(runtime.spec),
         "startupProbe": {**_probe(control.HEALTH, 1, encrypted=encrypted), "failureThreshold": 60},
         "livenessProbe": _probe(control.HEALTH, 10, encrypted=encrypted),
         "readinessProbe": _probe(control.READY, 2, encrypted=encrypted),
         "securityContext": _LOCKED_DOWN,
         "volumeMounts": [
             *parts.mounts,
+            *worker_sources.mounts(dataset),
             {"name": "access", "mountPath": worker_storage.ACCESS, "readOnly": True},
             *([{"name": "tls", "mountPath": worker_storage.TLS, "readOnly": True}] if encrypted else []),
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own emptyDir
@@ -79,7 +88,7 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
         **worker_placement.placement(runtime, dataset),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "serviceAccountName": names.worker_set(runtime.metadata.name),
+        "serviceAccountName": runtime.spec.service_account_name or names.worker_set(runtime.metadata.name),
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
@@ -90,9 +99,10 @@ def _pod(runtime: Runtime, dataset: Dataset, image: str) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(image, parts, runtime.spec)],
+        "containers": [_container(image, runtime, dataset)],
         "volumes": [
             *parts.volumes,
+            *worker_sources.volumes(dataset),
             {
                 "name": "access",
                 # fsGroup adds the group's read bit: the worker is not the files' owner.

@@ -44,6 +44,9 @@ class Mount(Model):
     endpoint: str | None = None
     region: str | None = None
     addressing: Literal["path", "virtual"] = "path"
+    ca_bundle: str | None = None
+    requester_pays: bool = False
+    manifest: str | None = None
     credentials_secret_ref: SecretRef | None = None
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
@@ -53,6 +56,12 @@ class Mount(Model):
     def effective_path(self) -> str:
         """Where the source shows in the volume."""
         return self.path or f"/{self.name}"
+
+    @property
+    def claim(self) -> str | None:
+        """The claim of the Dataset's namespace that the source is, if it is one."""
+        scheme, _, rest = self.source.partition("://")
+        return rest.partition("/")[0] if scheme == "pvc" else None
 
 
 class Refresh(Model):
@@ -86,6 +95,11 @@ class DatasetSpec(Model):
     tolerations: tuple[Toleration, ...] | None = None
     placement: Literal["Shared", "Exclusive"] = "Shared"
     owner: Owner = Owner()
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The claims that mounts are read from, each once."""
+        return tuple(dict.fromkeys(mount.claim for mount in self.mounts if mount.claim))
 
 
 class MountStatus(Model):
@@ -140,7 +154,8 @@ class Dataset(Resource):
             mounts=tuple(
                 MountSpec(
                     name=mount.name, source=mount.source, path=mount.effective_path, endpoint=mount.endpoint or "",
-                    region=mount.region or "", addressing=mount.addressing,
+                    region=mount.region or "", addressing=mount.addressing, ca_bundle=mount.ca_bundle or "",
+                    requester_pays=mount.requester_pays, manifest=mount.manifest or "",
                     include=mount.include or (), exclude=mount.exclude or (),
                     limits=(mount.limits or Limits()).of_source(),
                 )

@@ -100,6 +100,7 @@ class RuntimeSpec(Model):
     affinity: dict[str, Any] | None = None
     tolerations: tuple[Toleration, ...] | None = None
     priority_class_name: str | None = None
+    service_account_name: str | None = None
 
     @property
     def encrypted(self) -> bool:

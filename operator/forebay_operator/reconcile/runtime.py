@@ -86,8 +86,9 @@ def _objects(seen: Observed) -> tuple[dict[str, Any], ...]:
     if seen.dataset is None:
         return ()
     runtime = seen.runtime
+    own_account = () if runtime.spec.service_account_name else (worker_network.service_account(runtime),)
     return (
-        worker_network.service_account(runtime),
+        *own_account,
         worker_network.service(runtime),
         worker_network.network_policy(runtime),
         worker_network.disruption_budget(runtime),

@@ -11,7 +11,7 @@ from testkit.artifacts import complete_folder
 from testkit.golang import GoBuilder
 from testkit.progress import Progress
 from testkit.release import NotReachable, download, published_sha256
-from testkit.settings import COREDNS_VERSION, KUBERNETES_VERSION, MINIO_VERSION, cache_folder
+from testkit.settings import COREDNS_VERSION, KUBERNETES_VERSION, MINIO_VERSION, VERSITYGW_VERSION, cache_folder
 
 KUBERNETES_COMMANDS = (
     "kube-apiserver",
@@ -37,6 +37,8 @@ class Binaries:
     system: Path
     coredns: Path
     minio: Path
+    versitygw: Path
+    nginx: Path
 
     @property
     def programs(self) -> Path:
@@ -102,6 +104,12 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
         coredns=complete_folder(cache / f"coredns-{COREDNS_VERSION}", ("coredns",), source.coredns, progress)
         / "coredns",
         minio=complete_folder(cache / f"minio-{MINIO_VERSION}", ("minio",), source.minio, progress) / "minio",
+        versitygw=complete_folder(cache / f"versitygw-{VERSITYGW_VERSION}", ("versitygw",), source.versitygw, progress)
+        / "versitygw",
+        nginx=complete_folder(
+            cache / f"nginx-{_distribution()}-{architecture()}", ("usr/sbin/nginx",), source.nginx, progress
+        )
+        / "usr/sbin/nginx",
     )
     GoBuilder.discard_caches(cache, progress)
     return found
@@ -171,6 +179,18 @@ class Sources:
         """MinIO publishes no binaries of its newest sources any more: always a build."""
         builder = GoBuilder(self._cache, self._progress)
         builder.install("minio", "github.com/minio/minio", f"v{MINIO_VERSION}", target)
+
+    def versitygw(self, target: Path) -> None:
+        """A second implementation of S3, over a folder: always a build."""
+        # A cache of its own: whoever fetches other programs meanwhile discards the common one.
+        cache = target / "go-cache"
+        builder = GoBuilder(cache, self._progress)
+        builder.install("versitygw", "github.com/versity/versitygw/cmd/versitygw", f"v{VERSITYGW_VERSION}", target)
+        GoBuilder.discard_caches(cache, self._progress)
+
+    def nginx(self, target: Path) -> None:
+        """The distribution's web server, only unpacked: installed, it would start."""
+        packages.unpack(("nginx",), target, self._progress)
 
 
 def kubernetes_ldflags(version: str) -> str:

@@ -47,10 +47,10 @@ class Reader:
 
     def direct(self) -> dict[str, Any]:
         """Read every object from S3 with plain GETs, as a program without a cache does."""
-        import boto3
+        import botocore.session
         from botocore.config import Config
 
-        client = boto3.client(
+        client: Any = botocore.session.get_session().create_client(
             "s3",
             endpoint_url=self._config["endpoint"],
             config=Config(s3={"addressing_style": "path"}, max_pool_connections=64),

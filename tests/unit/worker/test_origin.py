@@ -2,6 +2,7 @@
 
 import pytest
 
+from forebay.source import Grant
 from forebay_protocol.dataset import Credentials, DatasetDocument, MountSpec
 from forebay_protocol.errors import InvalidRequest
 from forebay_protocol.keys import ObjectVersion
@@ -17,7 +18,7 @@ def test_a_key_outside_of_its_mount_is_refused(mount: str, key: str) -> None:
         uid="uid", namespace="team", name="data", mounts=(MountSpec(name="m", source="s3://bucket/data", path="/"),)
     )
     credentials = {"m": Credentials(access_key_id="id", secret_access_key="secret")}
-    origin = Origin(Metrics(), lambda: 1.0)
+    origin = Origin(Metrics(), lambda: 1.0, Grant())
     origin.change(Access(dataset=document, credentials=credentials, keys=(b"key",)))
 
     with pytest.raises(InvalidRequest):

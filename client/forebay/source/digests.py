@@ -1,0 +1,46 @@
+"""Objects that are read at once are compared with their MD5, where the store's ETag is one.
+
+Ranges carry no checksum, so over plain HTTP this is what finds a bit that flipped on the way. ETags of objects that
+were uploaded in parts or are encrypted are no MD5; those of some stores never are, which shows when the same object
+arrives twice with the same bytes and both times does not match.
+"""
+
+import hashlib
+import re
+import threading
+
+from forebay.source.http_connection import Head
+from forebay_protocol.errors import SourceInvalid
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_MOST_DOUBTED = 256
+
+
+class EtagDigests:
+    """What one store's ETags are worth. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Believed until the opposite shows."""
+        self._lock = threading.Lock()
+        self._doubted: dict[tuple[str, str], str] = {}
+        self._are_digests = True
+
+    def check(self, key: str, version: str, head: Head, data: memoryview) -> None:
+        """Raise SourceInvalid when a whole object does not match its ETag."""
+        encrypted = any(name.startswith("x-amz-server-side-encryption") for name in head.headers)
+        if not self._are_digests or encrypted or not _MD5.fullmatch(version):
+            return
+        found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if found != version and not self._is_certain(key, version, found):
+            raise SourceInvalid("the bytes that arrived do not match the MD5 that the store gives for the object")
+
+    def _is_certain(self, key: str, version: str, found: str) -> bool:
+        """Whether these very bytes have come before: then it is the ETag that is something else."""
+        with self._lock:
+            if self._doubted.get((key, version)) == found:
+                self._are_digests = False
+                return True
+            if len(self._doubted) >= _MOST_DOUBTED:
+                self._doubted.clear()
+            self._doubted[key, version] = found
+            return False
