@@ -20,5 +20,5 @@ def read_document(path: Path) -> Any:
     """The JSON file's content; None when there is none or it is malformed."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None

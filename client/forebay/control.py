@@ -63,8 +63,9 @@ class ControlClient:
                 raise InvalidRequest(f"{self._name} sent an index without its generation")
             inflate = zlib.decompressobj()
             with destination.open("wb") as file:
-                while piece := response.read(_PIECE):
-                    file.write(inflate.decompress(piece))
+                while not inflate.eof and (piece := inflate.unconsumed_tail or response.read(_PIECE)):
+                    # A piece of zeros would unpack to a thousand times its size at once.
+                    file.write(inflate.decompress(piece, _PIECE))
                 file.write(inflate.flush())
             if not inflate.eof:
                 raise WorkerUnavailable(f"{self._name} sent an index that ends early")

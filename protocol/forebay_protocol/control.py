@@ -161,7 +161,7 @@ class LoadRequest:
         """Read a request; InvalidRequest says what is wrong with it."""
         try:
             return cls(paths=tuple(str(path) for path in raw["paths"]), generation=int(raw["generation"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidRequest(f"malformed load request: {error!r}") from error
 
 

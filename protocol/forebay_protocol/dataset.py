@@ -142,7 +142,7 @@ class DatasetDocument:
                 file_mode=int(owner["fileMode"]),
                 dir_mode=int(owner["dirMode"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidRequest(f"malformed dataset document: {error!r}") from error
 
 

@@ -21,6 +21,7 @@ from forebay_protocol.errors import InvalidRequest
 from forebay_protocol.keys import ChunkKey
 
 _MASK = (1 << 64) - 1
+_PORTS = (1 << 16) - 1
 _STRIDE = 0x9E3779B97F4A7C15
 
 POINTS = 1024
@@ -77,18 +78,26 @@ class Member:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Member":
-        """Read a member; KeyError, TypeError or ValueError where the document is malformed."""
+        """Read a member; KeyError, TypeError, ValueError or OverflowError where the document is malformed."""
         return cls(
             id=str(raw["id"]),
             address=str(raw["address"]),
-            data_port=int(raw["dataPort"]),
-            control_port=int(raw["controlPort"]),
+            data_port=_within(raw["dataPort"], _PORTS),
+            control_port=_within(raw["controlPort"], _PORTS),
             node=str(raw.get("node", "")),
             zone=str(raw.get("zone", "")),
             pod_uid=str(raw.get("podUID", "")),
             state=MemberState(raw.get("state", "active")),
-            capacity=int(raw.get("capacity", 1)),
+            capacity=_within(raw.get("capacity", 1), _MASK),
         )
+
+
+def _within(raw: Any, most: int) -> int:
+    """The number, where it is one that everybody can send on."""
+    value = int(raw)
+    if not 0 <= value <= most:
+        raise ValueError(f"{value} does not lie between 0 and {most}")
+    return value
 
 
 def _mix(value: int) -> int:
@@ -188,10 +197,10 @@ class Ring:
             if len(raw["members"]) > _MOST_MEMBERS:
                 raise InvalidRequest(f"a ring has at most {_MOST_MEMBERS} members")
             return cls(
-                epoch=int(raw["epoch"]),
+                epoch=_within(raw["epoch"], _MASK >> 1),
                 layout=Layout(raw.get("layout", "Sharded")),
                 members=tuple(Member.from_json(member) for member in raw["members"]),
                 readers=int(raw.get("readers", 0)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InvalidRequest(f"malformed ring document: {error!r}") from error

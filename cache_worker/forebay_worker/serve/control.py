@@ -4,7 +4,7 @@ Handlers run blocking work in the default executor; the loop itself never waits 
 """
 
 import asyncio
-import json
+import logging
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _OPEN_ROUTES = {control.HEALTH, control.READY, control.METRICS}
 _MAX_BODY = 16 * 1024 * 1024
 _LONGEST_LOAD_ID = 253
+
+_SILENT = "forebay_worker.serve.control.aiohttp"
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,7 +79,7 @@ class ControlServer:
                 web.get(control.TRUST, self._trust),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, logger=_silent())
         await self._runner.setup()
         site = web.TCPSite(self._runner, address, port, ssl_context=self._tls)
         await site.start()
@@ -96,6 +98,11 @@ class ControlServer:
             answer = await handler(request)
         except ForebayError as error:
             answer = _failure(error)
+        except web.HTTPException:
+            raise
+        except Exception:  # noqa: BLE001 - the outermost edge: the library would log the request with its token
+            _log.exception("a request failed for a reason that is a defect", method=request.method, route=request.path)
+            return web.Response(status=500, text="this worker failed to answer; its log says why\n")
         answer.headers[control.KEY_HEADER] = next(iter(self._worker.access.key_ids()))
         return answer
 
@@ -174,8 +181,15 @@ class ControlServer:
         self._thread.join(timeout=5)
 
 
+def _silent() -> logging.Logger:
+    """For the HTTP library: what it says of a malformed request quotes it, and the token in it."""
+    logger = logging.getLogger(_SILENT)
+    logger.disabled = True
+    return logger
+
+
 async def _json(request: web.Request) -> Any:
     try:
         return await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, LookupError, RecursionError) as error:
         raise InvalidRequest("the body is not JSON") from error

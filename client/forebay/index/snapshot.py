@@ -99,20 +99,21 @@ class Snapshot:
                 self._connections.append(connection)
                 connection.execute("SELECT 1 FROM about")
                 self._idle.put(connection)
-            about: Any = json.loads(self._rows("SELECT document FROM about", ())[0][0])
-            if about["format"] != FORMAT:
-                raise InvalidRequest(f"the index has format {about['format']}; this program reads format {FORMAT}")
-        except (sqlite3.Error, TypeError, KeyError, ValueError) as error:
+            about = self._about()
+            self.dataset: str = about["dataset"]
+            self.generation: int = about["generation"]
+            self.built_at: float = about["built_at"]
+            self.total_bytes: int = about["total_bytes"]
+            self.file_count: int = about["file_count"]
+            self.hidden_count: int = about["hidden_count"]
+            self.fingerprint: str = about["fingerprint"]
+            self.places = tuple(MountPlace(*place) for place in about["mounts"])
+        except (sqlite3.Error, TypeError, KeyError, ValueError, IndexError) as error:
             self.close()
             raise InvalidRequest(f"not an index snapshot: {error}") from error
-        self.dataset: str = about["dataset"]
-        self.generation: int = about["generation"]
-        self.built_at: float = about["built_at"]
-        self.total_bytes: int = about["total_bytes"]
-        self.file_count: int = about["file_count"]
-        self.hidden_count: int = about["hidden_count"]
-        self.fingerprint: str = about["fingerprint"]
-        self.places = tuple(MountPlace(*place) for place in about["mounts"])
+        except InvalidRequest:
+            self.close()
+            raise
         self.mounts = tuple(place.name for place in self.places)
         self._place_of = {place.name: place for place in self.places}
 
@@ -121,10 +122,18 @@ class Snapshot:
         """Open a snapshot file."""
         return cls(Path(path))
 
+    def _about(self) -> Any:
+        about = json.loads(self._rows("SELECT document FROM about", ())[0][0])
+        if about["format"] != FORMAT:
+            raise InvalidRequest(f"the index has format {about['format']}; this program reads format {FORMAT}")
+        return about
+
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
         connection = self._idle.get()
         try:
             return connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise InvalidRequest(f"the index is damaged: {error}") from error
         finally:
             self._idle.put(connection)
 
@@ -134,9 +143,12 @@ class Snapshot:
 
     def _entry(self, row: Any) -> Entry:
         name, is_dir, size, mtime_ns, mount, key, version, inode = row
-        return Entry(
-            name, bool(is_dir), size, mtime_ns, self.mounts[mount] if mount >= 0 else "", key, version, inode
-        )  # fmt: skip
+        try:
+            return Entry(
+                name, bool(is_dir), size, mtime_ns, self.mounts[mount] if mount >= 0 else "", key, version, inode
+            )  # fmt: skip
+        except (TypeError, IndexError) as error:
+            raise InvalidRequest("the index is damaged: an entry of no mount") from error
 
     def lookup(self, parent_inode: int, name: str) -> Entry | None:
         """The child of that name."""

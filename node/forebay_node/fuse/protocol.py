@@ -137,6 +137,8 @@ class Request(NamedTuple):
 
 def parse_request(raw: memoryview) -> Request:
     """Split a request as read from the device; ValueError when its length is not what it says."""
+    if len(raw) < IN_HEADER.size:
+        raise ValueError(f"a request of {len(raw)} bytes is shorter than its header")
     length, opcode, unique, node, uid, gid, pid, _extension, _padding = IN_HEADER.unpack_from(raw)
     if length != len(raw):
         raise ValueError(f"a request of {length} bytes came as {len(raw)}")
@@ -158,6 +160,8 @@ def init_reply(body: memoryview, *, readahead: int, max_pages: int) -> bytes:
 
     7.31 is Linux 5.4; everything asked for here is older.
     """
+    if len(body) < INIT_IN.size:
+        raise ValueError(f"an INIT of {len(body)} bytes")
     major, minor, _offered_readahead, offered = INIT_IN.unpack_from(body)
     if major != KERNEL_MAJOR or minor < 31:
         raise ValueError(f"the kernel speaks FUSE {major}.{minor}; 7.31 or newer is needed")

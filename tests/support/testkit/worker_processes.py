@@ -61,9 +61,11 @@ class WorkerProcess:
         tiers: tuple[TierFolder, ...],
         *flags: str,
         tls: ClientTls | None = None,
+        key: str = KEY,
     ) -> None:
         """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS."""
         self.tls = tls
+        self.key = key
         self.id = f"w{number}"
         self.folder = folder / self.id
         self.folder.mkdir(parents=True)
@@ -128,7 +130,7 @@ class WorkerProcess:
 
     def token(self) -> str:
         """A valid token."""
-        return mint(KEY.encode(), self._uid, time.time())
+        return mint(self.key.encode(), self._uid, time.time())
 
     def call(self, method: str, route: str, body: Any = None, token: str | None = None) -> tuple[int, bytes]:
         """One control request: (status, body)."""
@@ -196,6 +198,7 @@ class WorkerCluster:
     workers: list[WorkerProcess] = field(default_factory=list)
     epoch: int = 0
     tls: TlsFolder | None = None
+    key: str = KEY
 
     @property
     def access(self) -> Path:
@@ -206,7 +209,7 @@ class WorkerCluster:
         """Write the access files, each replaced as a whole."""
         self.access.mkdir(exist_ok=True)
         self._write("credentials.json", json.dumps(credentials_to_json(dict(self.credentials))))
-        self.write_keys(KEY)
+        self.write_keys(self.key)
         self._write("dataset.json", json.dumps(self.document.to_json()))
 
     def write_keys(self, *keys: str) -> None:
@@ -224,7 +227,9 @@ class WorkerCluster:
         for _ in range(count):
             flags = self.flags if self.tls is None else (*self.flags, "--tls-dir", str(self.tls.folder))
             client = None if self.tls is None else self.tls.client()
-            worker = WorkerProcess(len(self.workers), self.folder, self.access, self.tiers, *flags, tls=client)
+            worker = WorkerProcess(
+                len(self.workers), self.folder, self.access, self.tiers, *flags, tls=client, key=self.key
+            )
             self.workers.append(worker)
             worker.start(self.document.uid)
         self.publish(layout=layout)
