@@ -103,7 +103,7 @@ def memory_limit() -> int | None:
 
 
 def default_fill_bytes(limit: int | None) -> int:
-    """A quarter of the memory limit, within sensible bounds."""
+    """A quarter of the memory that is no tier's, within sensible bounds."""
     return _MOST_FILL_BYTES if limit is None else max(_LEAST_FILL_BYTES, min(_MOST_FILL_BYTES, limit // 4))
 
 
@@ -133,8 +133,19 @@ def parse(argv: Sequence[str]) -> WorkerSettings:
     parser.add_argument("--control-port", type=int, default=CONTROL_PORT)
     parser.add_argument("--tls-dir", type=Path, help="folder with tls.crt, tls.key and ca.crt: both ports speak TLS")
     parser.add_argument("--fetchers", type=int, default=16, help="requests to the store at the same time")
-    parser.add_argument("--fill-bytes", type=int, default=default_fill_bytes(memory_limit()))
+    parser.add_argument(
+        "--memory-limit",
+        type=int,
+        default=memory_limit(),
+        help="bytes that tiers and process may use; default: cgroup's",
+    )
+    parser.add_argument("--fill-bytes", type=int, help="bytes of chunks on their way in; default: by the memory limit")
     parser.add_argument("--max-connections", type=int, default=512)
     parser.add_argument("--scrub-rate", type=int, default=256 * _MIB, help="bytes per second")
     arguments = vars(parser.parse_args(argv))
-    return WorkerSettings(tiers=tuple(arguments.pop("tier")), **arguments)
+    tiers, limit = tuple(arguments.pop("tier")), arguments.pop("memory_limit")
+    if limit is not None:
+        limit -= sum(tier.quota for tier in tiers if tier.medium == "Memory")
+    if arguments["fill_bytes"] is None:
+        arguments["fill_bytes"] = default_fill_bytes(limit)
+    return WorkerSettings(tiers=tiers, **arguments)

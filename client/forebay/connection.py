@@ -198,7 +198,7 @@ class WorkerConnection:
             raise WorkerUnavailable(f"{self.name} sent a malformed error")
         sentence = bytearray(head.length)
         self._fill(memoryview(sentence), end)
-        error = from_code(head.status, sentence.decode("utf-8", "replace"))
+        error = from_code(head.status, sentence.decode("utf-8", "replace"), retry_after=head.retry_after or None)
         if isinstance(error, Unauthorized):
             # The worker ends such a stream.
             self.close()

@@ -29,6 +29,7 @@ class Health:
     avoided: bool = False
     probe_at: float = 0.0
     probing: bool = False
+    busy_until: float = 0.0
 
     def good(self) -> None:
         """It gave the bytes in time."""
@@ -46,6 +47,14 @@ class Health:
         self.strikes += 1
         if self.strikes >= STRIKES and not self.avoided:
             self.failed(now)
+
+    def overloaded(self, now: float, retry_after: float) -> None:
+        """It said that it has too much to do; nothing is wrong with it."""
+        self.busy_until = now + retry_after
+
+    def left_alone(self, now: float) -> bool:
+        """Whether others should be asked first."""
+        return self.avoided or now < self.busy_until
 
     def passed(self) -> None:
         """A probe got an answer without bytes: ask it again, but remember its failures until there are some."""

@@ -60,7 +60,7 @@ class ConnectionPool:
         """Whether the member fails or is slow, so that others should be asked first."""
         with self._lock:
             slot = self._slots.get((member.address, member.data_port))
-            return slot is not None and slot.health.avoided
+            return slot is not None and slot.health.left_alone(time.monotonic())
 
     def usable(self, member: Member, request: wire.ReadRequest, patience: float) -> bool:
         """Whether to ask the member. If not, and it is time, this request is sent to it in the background as a probe.
@@ -69,9 +69,10 @@ class ConnectionPool:
         """
         slot = self._slot(member)
         with self._lock:
-            if not slot.health.avoided:
+            now = time.monotonic()
+            if not slot.health.left_alone(now):
                 return True
-            if not slot.health.wants_probe(time.monotonic()):
+            if not slot.health.wants_probe(now):
                 return False
             slot.health.probing = True
         probe = replace(request, flags=wire.Flag.CACHED_ONLY)
@@ -156,6 +157,11 @@ class ConnectionPool:
     def _connect(self, slot: _Slot, member: Member, timeouts: Timeouts) -> WorkerConnection:
         try:
             return WorkerConnection(member.address, member.data_port, self._token_provider, timeouts, self._tls())
+        except Overloaded as error:
+            # It takes no more connections; a request that it refuses says less: it may well have other chunks.
+            with self._lock:
+                slot.health.overloaded(time.monotonic(), error.retry_after or 0.0)
+            raise
         except (WorkerUnavailable, Unauthorized):
             self._failed(slot, None)
             raise

@@ -7,15 +7,16 @@ block's end or the object's::
 
     request   magic FBR1 | op u8 | flags u8 | body length u16 | id u32 | object size u64 | offset u64 | length u32
               body: dataset, mount, key, version, each as u16 length and UTF-8
-    response  magic FBS1 | status u8 | flags u8 | blocks u16 | id u32 | epoch u64 | generation u64 | length u32
+    response  magic FBS1 | status u8 | pause u8 | blocks u16 | id u32 | epoch u64 | generation u64 | length u32
               blocks x u32 crc32c, one per 64 KiB block, then `length` payload bytes
 
 A request with the flag ANNOUNCE may be answered twice: by a bare head with the status ``STATUS_FETCHING`` as soon as
 the worker knows that it must fetch the chunk first, then by the response itself. So a client can tell a worker that
 waits for the store from one that is slow itself.
 
-A response with a status other than 0 carries no blocks; its payload is the sentence for people in UTF-8. Every
-response tells the worker's ring epoch and index generation, so a client learns of newer ones for nothing.
+A response with a status other than 0 carries no blocks; its payload is the sentence for people in UTF-8, and
+``pause`` the tenths of a second after which asking again makes sense (0: not told). Every response tells the
+worker's ring epoch and index generation, so a client learns of newer ones for nothing.
 """
 
 import struct
@@ -82,6 +83,8 @@ class ResponseHead:
     epoch: int
     generation: int
     length: int
+    retry_after: float = 0.0
+    """Seconds, with an error; 0 where the worker tells none."""
 
 
 def encode_hello(token: str) -> bytes:
@@ -131,14 +134,15 @@ def decode_object(body: bytes, size: int) -> ObjectVersion:
 
 def encode_response(head: ResponseHead) -> bytes:
     """A response's fixed part."""
+    pause = min(255, round(10 * head.retry_after))
     return RESPONSE.pack(
-        RESPONSE_MAGIC, head.status, 0, head.blocks, head.id, head.epoch, head.generation, head.length
-    )  # fmt: skip
+        RESPONSE_MAGIC, head.status, pause, head.blocks, head.id, head.epoch, head.generation, head.length
+    )
 
 
 def decode_response(raw: bytes) -> ResponseHead:
     """Read a response's fixed part; InvalidRequest when it is none."""
-    magic, status, _flags, blocks, request_id, epoch, generation, length = RESPONSE.unpack(raw)
+    magic, status, pause, blocks, request_id, epoch, generation, length = RESPONSE.unpack(raw)
     if magic != RESPONSE_MAGIC:
         raise InvalidRequest("not a response of this protocol")
-    return ResponseHead(status, blocks, request_id, epoch, generation, length)
+    return ResponseHead(status, blocks, request_id, epoch, generation, length, pause / 10)

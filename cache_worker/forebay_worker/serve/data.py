@@ -148,10 +148,10 @@ class DataServer:
         stream.sendall(self._head(wire.STATUS_OK, 0, 0, 0))
         return admission
 
-    def _head(self, status: int, request_id: int, blocks: int, length: int) -> bytes:
+    def _head(self, status: int, request_id: int, blocks: int, length: int, retry_after: float = 0.0) -> bytes:
         progress = self._progress
         return wire.encode_response(
-            ResponseHead(status, blocks, request_id, progress.epoch(), progress.generation(), length)
+            ResponseHead(status, blocks, request_id, progress.epoch(), progress.generation(), length, retry_after)
         )
 
     def _answer(self, stream: socket.socket, admission: Admission) -> None:
@@ -188,7 +188,8 @@ class DataServer:
 
     def _send_error(self, stream: socket.socket, request_id: int, error: ForebayError) -> None:
         sentence = error.message.encode()[: wire.MAX_MESSAGE]
-        stream.sendall(self._head(error.code, request_id, 0, len(sentence)) + sentence)
+        head = self._head(error.code, request_id, 0, len(sentence), error.retry_after or 0.0)
+        stream.sendall(head + sentence)
 
     def _send(self, stream: socket.socket, request: ReadRequest, got: Lease | Fetched) -> None:
         within = request.offset % CHUNK_SIZE

@@ -36,6 +36,7 @@ class FakeWorker:
         self.requests: list[wire.ReadRequest] = []
         self.tokens: list[str] = []
         self.refuse: tuple[int, str] | None = None
+        self.retry_after = 0.0
         self.ring = Ring(epoch=1)
         self.index: tuple[int, bytes] = (0, b"")
         self.routes: list[str] = []
@@ -85,7 +86,9 @@ class FakeWorker:
         return self._answer(0, request.id, [google_crc32c.value(block) for block in blocks], data)
 
     def _answer(self, status: int, number: int, sums: list[int], payload: bytes) -> bytes:
-        head = wire.ResponseHead(status, len(sums), number, self.ring.epoch, self.index[0], len(payload))
+        head = wire.ResponseHead(
+            status, len(sums), number, self.ring.epoch, self.index[0], len(payload), self.retry_after
+        )
         return wire.encode_response(head) + struct.pack(f">{len(sums)}I", *sums) + payload
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:

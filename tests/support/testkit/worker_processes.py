@@ -25,6 +25,7 @@ from forebay_protocol.dataset import Credentials, DatasetDocument, credentials_t
 from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.ring import Layout, Member, MemberState, Ring
 from forebay_protocol.wire import Flag, ReadRequest
+from testkit.memory_group import MemoryGroup
 from testkit.waiting import eventually
 from testkit.worker_tls import TlsFolder
 
@@ -62,10 +63,12 @@ class WorkerProcess:
         *flags: str,
         tls: ClientTls | None = None,
         key: str = KEY,
+        group: MemoryGroup | None = None,
     ) -> None:
-        """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS."""
+        """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS; ``group`` to run in."""
         self.tls = tls
         self.key = key
+        self._group = group
         self.id = f"w{number}"
         self.folder = folder / self.id
         self.folder.mkdir(parents=True)
@@ -106,7 +109,8 @@ class WorkerProcess:
         roots = [path for path in sys.path if path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._argv, env=environment, stdout=log, stderr=log)
+            argv = self._argv if self._group is None else self._group.entering(self._argv)
+            self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
         eventually(self._is_healthy, timeout=20, interval=0.05, what=f"{self.id} is healthy")
 
     def _is_healthy(self) -> bool:
@@ -199,6 +203,7 @@ class WorkerCluster:
     epoch: int = 0
     tls: TlsFolder | None = None
     key: str = KEY
+    group: MemoryGroup | None = None
 
     @property
     def access(self) -> Path:
@@ -228,7 +233,14 @@ class WorkerCluster:
             flags = self.flags if self.tls is None else (*self.flags, "--tls-dir", str(self.tls.folder))
             client = None if self.tls is None else self.tls.client()
             worker = WorkerProcess(
-                len(self.workers), self.folder, self.access, self.tiers, *flags, tls=client, key=self.key
+                len(self.workers),
+                self.folder,
+                self.access,
+                self.tiers,
+                *flags,
+                tls=client,
+                key=self.key,
+                group=self.group,
             )
             self.workers.append(worker)
             worker.start(self.document.uid)

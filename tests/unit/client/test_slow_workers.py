@@ -16,7 +16,7 @@ from forebay.race import Allowance, Attempt, Place, Race
 from forebay.reader import ChunkReader
 from forebay.ring import RingHolder
 from forebay_protocol import wire
-from forebay_protocol.errors import ForebayError, ObjectChanged, SourceUnavailable, WorkerUnavailable
+from forebay_protocol.errors import ForebayError, ObjectChanged, Overloaded, SourceUnavailable, WorkerUnavailable
 from forebay_protocol.keys import BLOCK_SIZE, ChunkKey, ObjectVersion, Span
 from forebay_protocol.ring import Ring
 from forebay_protocol.wire import Flag
@@ -182,6 +182,24 @@ def test_a_worker_that_waits_for_the_store_is_not_slow(
     assert not other.requests
 
 
+@pytest.mark.timeout(HANG)
+def test_a_worker_that_refuses_connections_is_left_alone_as_long_as_it_says(
+    reader: ChunkReader, workers: tuple[FakeWorker, FakeWorker]
+) -> None:
+    """One is asked in vain, the next reads do not try; when the time is over it is asked again, without a probe."""
+    owner, other = workers
+    owner.refuse, owner.retry_after = (Overloaded.code, "as many connections as it may"), 0.5
+    for _ in range(3):
+        read(reader)
+    assert len(owner.tokens) == 1
+    assert len(other.requests) == 3
+
+    owner.refuse, owner.retry_after = None, 0.0
+    eventually(lambda: not reader.pool.avoided(owner.member), timeout=HANG, what="the pause is over", interval=0.05)
+    read(reader)
+    assert len(other.requests) == 3
+
+
 class Stuck:
     """A place that gives nothing until its attempt is over."""
 
@@ -329,4 +347,8 @@ def test_health() -> None:
     health.failed(1.0)
     assert health.probe_at == 1.0 + cool_down(2)
     health.good()
+    health.overloaded(5.0, 1.0)
+    assert health.left_alone(5.9)
+    assert not health.left_alone(6.0)
+    health.busy_until = 0.0
     assert health == Health(probe_at=health.probe_at)

@@ -57,7 +57,7 @@ def test_foreign_frames_are_refused() -> None:
 
 def test_a_response_head_reads_back() -> None:
     """Status, blocks, epoch and generation survive the trip."""
-    head = wire.ResponseHead(status=0, blocks=64, id=3, epoch=2**40, generation=12, length=4 << 20)
+    head = wire.ResponseHead(status=0, blocks=64, id=3, epoch=2**40, generation=12, length=4 << 20, retry_after=1.5)
 
     assert wire.decode_response(wire.encode_response(head)) == head
 
