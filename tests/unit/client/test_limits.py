@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.limits import OPEN, Gate, TokenBucket
@@ -99,6 +99,7 @@ def ring(active: int, readers: int) -> Ring:
     return Ring(1, Layout.SHARDED, members, readers)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 5000))
 def test_the_shares_never_add_up_to_more_than_the_whole(active: int, nodes: int) -> None:
     """Workers and nodes that read by themselves together, whatever their numbers; and hardly anything is wasted."""
