@@ -21,8 +21,8 @@ T = TypeVar("T")
 _VERDICTS = (ObjectMissing, ObjectChanged, SourceDenied)
 """Answers that end an open file: believed when they are given often enough in a row."""
 
-_BELIEVED = 3
-"""A store that is failing says 404 or 403 now and then of what it has; two requests more tell that apart."""
+_BELIEVED = 4
+"""A store that is failing says 404 or 403 now and then of what it has; three requests more tell that apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,148 @@
+"""Readers before workers before a real store, with every kind of fault between them, many thousand times."""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from forebay.reader import ChunkReader
+from forebay_protocol.dataset import Credentials
+from forebay_protocol.errors import ForebayError
+from forebay_protocol.keys import CHUNK_SIZE, ObjectVersion
+from testkit.buckets import Bucket
+from testkit.data_client import client_of
+from testkit.proofs import Proof
+from testkit.sample_cluster import document, versions
+from testkit.seeding import content
+from testkit.store_faults import Journal, SeededStoreFaults, StoreFault
+from testkit.store_proxy import StoreProxy
+from testkit.wire_proxy import WireFault, WireProxy
+from testkit.worker_processes import MIB, TierFolder, WorkerCluster
+
+HANG = 30.0
+"""Seconds in which every read ends, one way or the other."""
+
+_SMALL = {f"small/{number:03}": content(f"small {number}", 1 + number * 307 % 100_000) for number in range(400)}
+_TAILED = {f"tailed/{number:02}": content(f"tailed {number}", CHUNK_SIZE + 1 + number * 3571) for number in range(12)}
+_OBJECTS = _SMALL | _TAILED
+_READERS = 128
+_PROGRESS = 500
+_FETCHERS = ("--fetchers", "48")
+"""For each worker: most of them wait for an answer that does not come."""
+
+_TIERS = (TierFolder(quota=2 * MIB),)
+"""So little that most reads are cold."""
+
+
+def _a_range(dice: random.Random, one: ObjectVersion) -> tuple[int, int]:
+    """A range of the object: anything in a small one, behind the first chunk of a large one."""
+    first = CHUNK_SIZE if one.size > CHUNK_SIZE else 0
+    start = dice.randrange(first, one.size)
+    return (first, one.size - first) if dice.random() < 0.5 else (start, dice.randrange(1, one.size - start + 1))
+
+
+def _read(reader: ChunkReader, one: ObjectVersion, offset: int, length: int) -> tuple[str, float]:
+    start = time.monotonic()
+    try:
+        got = bytes(reader.read(one, offset, length))
+    except ForebayError as error:
+        kind = f"failed: {error.reason}"
+    else:
+        kind = "right" if got == _OBJECTS[one.key][offset : offset + length] else "WRONG"
+    return kind, time.monotonic() - start
+
+
+class _Readers:
+    """Many threads that read at random until enough faults were met or a promise is broken."""
+
+    def __init__(
+        self, reader: ChunkReader, objects: list[ObjectVersion], proof: Proof, faults: Callable[[], int]
+    ) -> None:
+        self._reader = reader
+        self._objects = objects
+        self._proof = proof
+        self._faults = faults
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Read; returns when every thread has ended its last read."""
+        seed = self._proof.counts["reads"]
+        with ThreadPoolExecutor(_READERS) as pool:
+            for one in [pool.submit(self._read_on, random.Random(f"{seed}/{number}")) for number in range(_READERS)]:
+                one.result()
+
+    def _read_on(self, dice: random.Random) -> None:
+        try:
+            while not self._over.is_set():
+                one = dice.choice(self._objects)
+                self._note(*_read(self._reader, one, *_a_range(dice, one)))
+        finally:
+            self._over.set()
+
+    def _note(self, outcome: str, seconds: float) -> None:
+        counts = self._proof.counts
+        with self._lock:
+            counts["reads"] += 1
+            counts["faults"] = self._faults()
+            counts["wrong reads"] += outcome == "WRONG"
+            counts["failed reads"] += outcome.startswith("failed")
+            counts["slowest read in ms"] = max(counts["slowest read in ms"], round(seconds * 1000))
+            if outcome.startswith("failed"):
+                counts[outcome] += 1
+            if counts["reads"] % _PROGRESS == 0:
+                self._proof.checkpoint()
+                print(dict(counts), flush=True)
+            broken = counts["wrong reads"] or counts["slowest read in ms"] > HANG * 1000
+            if broken or counts["faults"] >= self._proof.rounds:
+                self._over.set()
+
+
+@pytest.fixture(scope="module")
+def seeded(minio: str, fresh_bucket: Callable[[str], Bucket]) -> Bucket:
+    """A bucket with all objects."""
+    bucket = fresh_bucket(minio)
+    bucket.put(_OBJECTS)
+    return bucket
+
+
+@contextlib.contextmanager
+def _cluster(
+    bucket: Bucket, keys: Credentials, endpoint: str, folder: Path, journal: Journal, wire_share: float, seed: int
+) -> Iterator[tuple[ChunkReader, list[ObjectVersion]]]:
+    """Three workers whose traffic with readers and with each other passes a wire proxy each."""
+    with contextlib.ExitStack() as stack:
+        made = WorkerCluster(folder, document(bucket, endpoint, None), {"data": keys}, tiers=_TIERS, flags=_FETCHERS)
+        cluster = stack.enter_context(made).start(3)
+        objects = [one for one in versions(cluster.wait_for_index()).values() if one.size]
+        proxies = [stack.enter_context(WireProxy(one.member, seed, journal)) for one in cluster.workers]
+        cluster.publish([one.member for one in proxies])
+        reader = stack.enter_context(client_of(cluster))
+        for proxy in proxies:
+            proxy.share = wire_share
+        yield reader, objects
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.proof("faults-at-scale", quick=3_000, full=100_000)
+def test_half_of_all_answers_of_the_store_are_broken(
+    seeded: Bucket, proxy: StoreProxy, keys: Credentials, tmp_path: Path, proof: Proof
+) -> None:
+    """No wrong byte, no read over 30 s, at most 0.1 % of reads fail."""
+    counts, begun = proof.counts, proof.counts["reads"]
+    store = SeededStoreFaults(begun, 0.5, lambda path: _OBJECTS[path.split("/", 2)[2]])
+    before, wire = counts["faults"], Journal()
+    with _cluster(seeded, keys, proxy.url, tmp_path, wire, 0.05, begun) as (reader, objects):
+        proxy.break_answers(store)
+        _Readers(reader, objects, proof, lambda: before + len(store.journal) + len(wire)).run()
+
+    assert not counts["wrong reads"]
+    assert counts["slowest read in ms"] < HANG * 1000
+    kinds = {line.kind for line in (*store.journal.lines(), *wire.lines())}
+    assert kinds == {str(kind) for kind in (*StoreFault, *WireFault)} - {StoreFault.FLIPPED_BIT}
+    assert counts["failed reads"] <= counts["reads"] / 1000, counts
