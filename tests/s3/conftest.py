@@ -18,6 +18,7 @@ from testkit import binaries
 from testkit.buckets import Bucket
 from testkit.progress import Progress
 from testkit.sample_cluster import OBJECTS, Make, document
+from testkit.source_backends import nginx
 from testkit.store_proxy import StoreProxy
 from testkit.waiting import eventually
 from testkit.worker_processes import WorkerCluster, free_port
@@ -94,6 +95,14 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = Path(sys.executable).with_name("moto_server")
     argv = [str(program), "-H", "127.0.0.1", "-p", str(port)]
     yield from _serve(argv, f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("moto") / "log", {})
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An nginx, and the folder that it serves."""
+    folder = tmp_path_factory.mktemp("nginx")
+    with nginx(binaries.fetch(Progress()).nginx, folder, folder / "files") as url:
+        yield url, folder / "files"
 
 
 def _fresh_bucket(endpoint: str) -> Bucket:

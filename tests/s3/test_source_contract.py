@@ -11,8 +11,6 @@ import pytest
 from forebay.source import Listing, Source
 from forebay_protocol.dataset import Credentials
 from forebay_protocol.errors import ForebayError, ObjectChanged, ObjectMissing, SourceMissing
-from testkit import binaries
-from testkit.progress import Progress
 from testkit.source_backends import (
     Backend,
     BlobBackend,
@@ -21,7 +19,6 @@ from testkit.source_backends import (
     FsspecBackend,
     S3Backend,
     WebBackend,
-    nginx,
 )
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/04-own-source"
@@ -38,14 +35,6 @@ KINDS = (
 )
 BODY = os.urandom(200_000)
 AWKWARD = ("a b", "a%20b", "ünï/çø", "x+y", "z&=;,", "q?r", "h#sh", "a-b", "a/b", "a.b/c", "a0", "日本/語", "'quoted'")
-
-
-@pytest.fixture(scope="session")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """An nginx, and the folder that it serves."""
-    folder = tmp_path_factory.mktemp("nginx")
-    with nginx(binaries.fetch(Progress()).nginx, folder, folder / "files") as url:
-        yield url, folder / "files"
 
 
 def _web(web: tuple[str, Path], kind: str) -> WebBackend:

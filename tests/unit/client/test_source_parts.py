@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from forebay.limits import OPEN
 from forebay.source import Grant, Listing, Meter, open_source
 from forebay.source.answers import Asked, check_range, retry_after
-from forebay.source.deadline import PATIENCE, Deadline
+from forebay.source.deadline import PATIENCE, Deadline, Pace, Patience
 from forebay.source.digests import EtagDigests
 from forebay.source.hedge import HedgeBudget, LatencyRecord
 from forebay.source.http_client import Attempt, HttpClient
@@ -24,6 +24,7 @@ from forebay.source.http_connection import Head, Host, MalformedAnswer, Request,
 from forebay.source.retry import Retries, RetryRules
 from forebay.source.s3_listing import parse_page
 from forebay.source.sigv4 import Keys, Signer, encode, query_string
+from forebay.source.web import version_of
 from forebay.source.web_listing import parse_manifest
 from forebay.source.web_listing import parse_page as parse_web_page
 from forebay_protocol.dataset import MountSpec
@@ -375,6 +376,51 @@ def test_a_source_that_nobody_serves_is_told(source: str) -> None:
     """In words that say which there are, or what is missing."""
     with pytest.raises(InvalidRequest, match=r"may not name|install|known are"):
         open_source(MountSpec(name="m", source=source, path="/"), None, OPEN, Grant(one_tenant=True))
+
+
+def test_a_weak_etag_is_no_version() -> None:
+    """It may stand for other bytes: then the time of modification is the version, and without one there is none."""
+    moment = "Fri, 02 Jan 2026 03:04:05 GMT"
+
+    assert version_of(_head(200, 1, etag='"a"', last_modified=moment)) == "a"
+    assert version_of(_head(200, 1, etag='W/"a"', last_modified=moment)) == f"lm:{moment}"
+    assert version_of(_head(200, 1, etag='W/"a"')) == ""
+
+
+def test_a_drip_is_no_answer() -> None:
+    """Bytes that come too slowly end the request, however many requests' worth of time is left."""
+    slow = Patience(stall_seconds=0.0, stall_bytes=100)
+
+    Pace(slow).arrived(100)
+    with pytest.raises(TimeoutError):
+        Pace(slow).arrived(99)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+def test_every_read_has_a_condition(scheme: str) -> None:
+    """The version that is wanted goes with the request: the store itself refuses to send another one."""
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(3):
+            connection, _ = listener.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                connection.sendall(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    mount = MountSpec(name="m", source="s3://bucket" if scheme == "s3" else f"{url}/files", path="/", endpoint=url)
+    source = open_source(mount, None, OPEN, Grant(one_tenant=scheme == "http"))
+    key = "one" if scheme == "s3" else "files/one"
+
+    with pytest.raises(ObjectChanged):
+        source.read_into(key, "a-tag", 10, 2, memoryview(bytearray(5)))
+    thread.join(20)
+    listener.close()
+    assert all(b'If-Match: "a-tag"\r\n' in one and b"Range: bytes=2-6\r\n" in one for one in asked)
 
 
 def test_patience_grows_with_the_length() -> None:
