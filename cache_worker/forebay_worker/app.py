@@ -30,7 +30,7 @@ from forebay_worker.store.tiered import ChunkStore
 from forebay_worker.window import ServedWindow
 from forebay_worker.worth import Appraiser
 
-ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "scrub", "tls"}
+ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "reactor", "scrub", "tls"}
 """Threads that must run as long as the worker does."""
 
 _log = structlog.get_logger()

@@ -18,6 +18,7 @@ class Metrics:
         self.miss_bytes = Counter(
             f"{prefix}_miss_bytes", "Bytes served that had to be fetched first.", ["source"], registry=registry
         )
+        self._served: dict[tuple[str, bool], Counter] = {}
         self.peer_served_bytes = Counter(
             f"{prefix}_peer_served_bytes", "Bytes served to other workers.", registry=registry
         )  # fmt: skip
@@ -102,3 +103,11 @@ class Metrics:
         """Show a tier's fill level."""
         self.tier_used_bytes.labels(medium).set(used)
         self.tier_capacity_bytes.labels(medium).set(capacity)
+
+    def served(self, place: str, length: int, *, hit: bool) -> None:
+        """Count bytes served to a reader, from a tier or after fetching them from some source."""
+        counter = self._served.get((place, hit))
+        if counter is None:
+            # Finding a label's counter costs more than counting.
+            counter = self._served[place, hit] = (self.hit_bytes if hit else self.miss_bytes).labels(place)
+        counter.inc(length)

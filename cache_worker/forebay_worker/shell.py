@@ -115,6 +115,11 @@ class ChunkShell:
             self.on_source_error(error)
             raise
 
+    def at_hand(self, one: ObjectVersion, number: int) -> Lease | None:
+        """The chunk if it is in a tier and verified already; the caller releases the lease."""
+        cache = self.cache
+        return None if cache is None else cache.store.lease(ChunkKey(one.object_id, number), verify=False)
+
     def _lease(self, key: ChunkKey) -> Lease | None:
         cache = self.cache
         return None if cache is None else cache.store.lease(key)

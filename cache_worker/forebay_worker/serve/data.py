@@ -1,17 +1,19 @@
-"""The data protocol's server: a thread per connection, chunks go out by sendfile.
+"""The data protocol's server: large chunks go out by sendfile from a thread each, small ones from one thread for all.
 
-Measured in the project's evidence: threads with sendfile reach nginx's throughput, event loops of Python do
-not for several connections. Requests on one connection are answered in their order.
+A stream that is quiet, or asks for little at a time, is watched by the reactor, which answers small hits itself: for
+those, handing Python's one lock from thread to thread would cost more than the answer. Whatever may wait (a large
+range, a chunk that must be fetched or verified, a slow reader) is served by a thread, which keeps the stream as long
+as one such request follows the other. Requests on one stream are answered in their order.
 """
 
 import contextlib
-import os
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import structlog
 
@@ -21,6 +23,8 @@ from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion, block_a
 from forebay_protocol.wire import Flag, ReadRequest, ResponseHead
 from forebay_worker.access import Admission
 from forebay_worker.metrics import Metrics
+from forebay_worker.serve.reactor import Reactor
+from forebay_worker.serve.stream import LINGER_SECONDS, Asked, Closed, Stream
 from forebay_worker.shell import ChunkShell, Fetched
 from forebay_worker.store.checksums import sums_of
 from forebay_worker.store.tiered import Lease
@@ -28,17 +32,16 @@ from forebay_worker.window import ServedWindow
 
 _HELLO_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
-_SEND_SECONDS = 30.0
 _BACKLOG = 256
-_TLS_PIECE = 256 * 1024
 _ACCEPT_PAUSE = 0.1
-_TIMEVAL = struct.Struct("ll")
+
+_SMALL = 128 * 1024
+"""Answers up to that size are sent by the reactor."""
+
+_SMALL_IN_A_ROW = 4
+"""After so many small requests a thread gives a stream back."""
 
 _log = structlog.get_logger()
-
-
-class _Closed(Exception):
-    """The other side is gone."""
 
 
 def check_range(one: ObjectVersion, offset: int, length: int) -> None:
@@ -75,22 +78,26 @@ class DataServer:
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._connections: set[socket.socket] = set()
-        self._busy = 0
+        self._connections: set[Stream] = set()
+        self._busy: set[Stream] = set()
         self._stopping = False
         self._listener: socket.socket | None = None
+        # Threads are kept for the next busy stream. Those that are refused need one too, for a moment.
+        self._threads = ThreadPoolExecutor(max_connections + _BACKLOG, "data")
+        self._reactor = Reactor(self._speaks, self._drop, _IDLE_SECONDS)
 
     def start(self, address: str, port: int) -> int:
         """Begin to accept; returns the port."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.create_server((address, port), family=family, backlog=_BACKLOG)
+        self._reactor.start()
         threading.Thread(target=self._accept, args=(self._listener,), name="accept", daemon=True).start()
         return int(self._listener.getsockname()[1])
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                stream, _ = listener.accept()
+                connection, _ = listener.accept()
             except OSError as error:
                 if self._stopping:
                     return
@@ -98,55 +105,119 @@ class DataServer:
                 _log.warning("no connection accepted", error=str(error))
                 time.sleep(_ACCEPT_PAUSE)
                 continue
+            stream = Stream(connection)
             with self._lock:
                 self._connections.add(stream)
                 self._metrics.connections.set(len(self._connections))
-            threading.Thread(target=self._serve, args=(stream,), name="data", daemon=True).start()
+            self._serve(stream, self._greet)
 
-    def _serve(self, stream: socket.socket) -> None:
+    def _serve(self, stream: Stream, begin: Callable[[Stream], None]) -> None:
+        """Let a thread do what begins the stream's service, and go on with it."""
         try:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                stream = self._secured(stream, self._tls)
-            _patience(stream, _HELLO_SECONDS)
-            admission = self._greet(stream)
-            if admission is not None:
-                _patience(stream, _IDLE_SECONDS)
-                while not self._stopping:
-                    self._answer(stream, admission)
-        except (_Closed, OSError, InvalidRequest):
+            self._threads.submit(self._converse, stream, begin).add_done_callback(_report_bug)
+        except RuntimeError:
+            # The process is stopping.
+            self._end(stream)
+
+    def _converse(self, stream: Stream, begin: Callable[[Stream], None]) -> None:
+        """Answer until the stream is quiet or asks for little; an encrypted one to its end: no poll sees into it."""
+        goes_on = False
+        try:
+            begin(stream)
+            small = 0
+            while True:
+                asked = stream.next()
+                if asked is not None:
+                    self._answer(stream, asked)
+                    small = small + 1 if asked.length <= _SMALL else 0
+                elif self._stopping or (small >= _SMALL_IN_A_ROW and not stream.secured) or not stream.receive():
+                    break
+            goes_on = not stream.secured
+        except (Closed, OSError, InvalidRequest):
             # A broken or malformed stream cannot be answered any more; its end says so.
             pass
         finally:
-            with self._lock:
-                self._connections.discard(stream)
-                self._metrics.connections.set(len(self._connections))
-            stream.close()
+            (self._reactor.watch if goes_on else self._end)(stream)
 
-    def _secured(self, stream: socket.socket, tls: ssl.SSLContext) -> socket.socket:
-        """The stream after the TLS handshake, in the place of the plain one."""
-        stream.settimeout(_HELLO_SECONDS)
-        wrapped = tls.wrap_socket(stream, server_side=True)
+    def _end(self, stream: Stream) -> None:
         with self._lock:
             self._connections.discard(stream)
-            self._connections.add(wrapped)
-        return wrapped
+            self._metrics.connections.set(len(self._connections))
+        stream.socket.close()
 
-    def _greet(self, stream: socket.socket) -> Admission | None:
-        """Check the hello; what it admits to, or None when it was refused."""
-        magic, length = wire.HELLO.unpack(_receive(stream, wire.HELLO.size))
-        if magic != wire.HELLO_MAGIC or length > wire.MAX_TOKEN:
-            raise InvalidRequest("not a hello of this protocol")
-        token = _receive(stream, length).decode("utf-8", "replace")
+    def _drop(self, stream: Stream) -> None:
+        """End a stream that the reactor watches."""
+        self._reactor.release(stream)
+        self._end(stream)
+
+    def _greet(self, stream: Stream) -> None:
+        """Check the hello; Closed when it was refused."""
+        if self._tls is not None:
+            stream.secure(self._tls, _HELLO_SECONDS)
+        stream.wait_at_most(_HELLO_SECONDS)
+        token = stream.hello()
         try:
             if len(self._connections) > self._max_connections:
                 raise Overloaded("this worker has as many connections as it may", retry_after=1.0)
-            admission = self._admit(token)
+            stream.admission = self._admit(token)
         except ForebayError as error:
             self._send_error(stream, 0, error)
-            return None
-        stream.sendall(self._head(wire.STATUS_OK, 0, 0, 0))
-        return admission
+            raise Closed from error
+        stream.socket.sendall(self._head(wire.STATUS_OK, 0, 0, 0))
+        stream.wait_at_most(_IDLE_SECONDS if stream.secured else LINGER_SECONDS)
+
+    def _speaks(self, stream: Stream) -> None:
+        """In the reactor's thread: answer what needs no waiting, let a thread do the rest."""
+        try:
+            # Nothing, when it was somebody else who spoke, on a descriptor of the same number.
+            stream.receive()
+            while (asked := stream.next()) is not None:
+                rest = self._answer_small(stream, asked)
+                if rest is not None:
+                    self._reactor.release(stream)
+                    stream.socket.setblocking(True)
+                    self._serve(stream, rest)
+                    return
+        except (Closed, OSError, InvalidRequest):
+            self._drop(stream)
+
+    def _answer_small(self, stream: Stream, asked: Asked) -> Callable[[Stream], None] | None:
+        """Answer a small hit; else what a thread has to do."""
+        in_full = partial(self._answer, asked=asked)
+        if asked.length > _SMALL or self._stopping:
+            return in_full
+        try:
+            request = _checked(stream, asked)
+        except ForebayError:
+            return in_full
+        lease = self._shell.at_hand(request.object, request.offset // CHUNK_SIZE)
+        if lease is None:
+            return in_full
+        within = request.offset % CHUNK_SIZE
+        if not lease.is_resident(within, request.length):
+            lease.release()
+            return in_full
+        stream.quiet_since = time.monotonic()
+        self._count(request, self._tier_name(lease.tier), hit=True)
+        answer = _Answer(lease, self._ok(request, lease.sums), within, request.length)
+        try:
+            whole = answer.send(stream)
+        except BaseException:
+            lease.release()
+            raise
+        if not whole:
+            return partial(self._finish, answer)
+        lease.release()
+        return None
+
+    def _finish(self, answer: "_Answer", stream: Stream) -> None:
+        """Send, in a thread, what the stream did not take at once."""
+        self._busy.add(stream)
+        try:
+            answer.send(stream)
+        finally:
+            answer.lease.release()
+            self._no_longer_busy(stream)
 
     def _head(self, status: int, request_id: int, blocks: int, length: int, retry_after: float = 0.0) -> bytes:
         progress = self._progress
@@ -154,72 +225,71 @@ class DataServer:
             ResponseHead(status, blocks, request_id, progress.epoch(), progress.generation(), length, retry_after)
         )
 
-    def _answer(self, stream: socket.socket, admission: Admission) -> None:
-        raw = _receive(stream, wire.REQUEST.size)
-        flags, body_length, request_id, size, offset, length = wire.decode_request_head(raw)
-        one = wire.decode_object(_receive(stream, body_length), size)
-        with self._lock:
-            self._busy += 1
+    def _ok(self, request: ReadRequest, sums: bytes) -> bytes:
+        """All of a response but its payload."""
+        head = self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length)
+        return head + sums_of(sums, request.offset % CHUNK_SIZE, request.length)
+
+    def _answer(self, stream: Stream, asked: Asked) -> None:
+        self._busy.add(stream)
         try:
-            admission.check()
-            if one.dataset != admission.dataset:
-                raise InvalidRequest("the token opens another dataset")
-            check_range(one, offset, length)
-            request = ReadRequest(request_id, one, offset, length, Flag(flags))
-            got = self._shell.get(one, offset // CHUNK_SIZE, request.flags, lambda: self._announce(stream, request))
+            request = _checked(stream, asked)
+            number = request.offset // CHUNK_SIZE
+            got = self._shell.get(request.object, number, request.flags, lambda: self._announce(stream, request))
             self._send(stream, request, got)
         except ForebayError as error:
             self._metrics.request_errors.labels(error.reason).inc()
-            self._send_error(stream, request_id, error)
+            self._send_error(stream, asked.id, error)
             if isinstance(error, Unauthorized):
-                raise _Closed from error
+                raise Closed from error
         except RuntimeError as error:
             # Executors refuse work once the process is stopping.
-            self._send_error(stream, request_id, WorkerUnavailable(f"this worker stops ({error})"))
+            self._send_error(stream, asked.id, WorkerUnavailable(f"this worker stops ({error})"))
         finally:
+            self._no_longer_busy(stream)
+
+    def _no_longer_busy(self, stream: Stream) -> None:
+        self._busy.discard(stream)
+        if self._stopping:
             with self._idle:
-                self._busy -= 1
                 self._idle.notify_all()
 
-    def _announce(self, stream: socket.socket, request: ReadRequest) -> None:
+    def _announce(self, stream: Stream, request: ReadRequest) -> None:
         """Tell a client that wants to know that the chunk must be fetched first."""
         if request.flags & Flag.ANNOUNCE:
-            stream.sendall(self._head(wire.STATUS_FETCHING, request.id, 0, 0))
+            stream.socket.sendall(self._head(wire.STATUS_FETCHING, request.id, 0, 0))
 
-    def _send_error(self, stream: socket.socket, request_id: int, error: ForebayError) -> None:
+    def _send_error(self, stream: Stream, request_id: int, error: ForebayError) -> None:
         sentence = error.message.encode()[: wire.MAX_MESSAGE]
         head = self._head(error.code, request_id, 0, len(sentence), error.retry_after or 0.0)
-        stream.sendall(head + sentence)
+        stream.socket.sendall(head + sentence)
 
-    def _send(self, stream: socket.socket, request: ReadRequest, got: Lease | Fetched) -> None:
+    def _send(self, stream: Stream, request: ReadRequest, got: Lease | Fetched) -> None:
         within = request.offset % CHUNK_SIZE
-        head = self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length)
-        head += sums_of(got.sums, within, request.length)
-        peer = bool(request.flags & Flag.PEER)
-        if request.flags & Flag.INSTEAD:
-            self._metrics.instead_bytes.inc(request.length)
+        head = self._ok(request, got.sums)
         if isinstance(got, Fetched):
-            stream.sendall(head, socket.MSG_MORE)
-            stream.sendall(got.data[within : within + request.length])
-            self._count(request.length, got.source, hit=False, peer=peer)
+            stream.send_part(head)
+            stream.socket.sendall(got.data[within : within + request.length])
+            self._count(request, got.source, hit=False)
             return
         try:
-            stream.sendall(head, socket.MSG_MORE)
-            _send_file(stream, got, within, request.length)
+            _Answer(got, head, within, request.length).send(stream)
         finally:
             got.release()
-        self._count(request.length, self._tier_name(got.tier), hit=True, peer=peer)
+        self._count(request, self._tier_name(got.tier), hit=True)
 
     def _tier_name(self, tier: int) -> str:
         cache = self._shell.cache
         return "" if cache is None else cache.store.medium(tier)
 
-    def _count(self, length: int, place: str, *, hit: bool, peer: bool) -> None:
-        if peer:
-            self._metrics.peer_served_bytes.inc(length)
+    def _count(self, request: ReadRequest, place: str, *, hit: bool) -> None:
+        if request.flags & Flag.INSTEAD:
+            self._metrics.instead_bytes.inc(request.length)
+        if request.flags & Flag.PEER:
+            self._metrics.peer_served_bytes.inc(request.length)
             return
-        (self._metrics.hit_bytes if hit else self._metrics.miss_bytes).labels(place).inc(length)
-        self._window.add(length, hit=hit)
+        self._metrics.served(place, request.length, hit=hit)
+        self._window.add(request.length, hit=hit)
 
     def stop(self, seconds: float) -> None:
         """Accept no more, let answers under way end, then close all streams."""
@@ -229,47 +299,59 @@ class DataServer:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
-        deadline = time.monotonic() + seconds
         with self._idle:
-            while self._busy and time.monotonic() < deadline:
-                self._idle.wait(deadline - time.monotonic())
+            self._idle.wait_for(lambda: not self._busy, timeout=seconds)
             for stream in self._connections:
                 with contextlib.suppress(OSError):
-                    stream.shutdown(socket.SHUT_RDWR)
+                    stream.socket.shutdown(socket.SHUT_RDWR)
+        self._reactor.stop()
+        self._threads.shutdown(wait=False)
 
 
-def _patience(stream: socket.socket, receive: float) -> None:
-    """Blocking with the kernel's time limits: Python's own would make every call two."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(receive), 0))
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(_SEND_SECONDS), 0))
+def _checked(stream: Stream, asked: Asked) -> ReadRequest:
+    """The request, if the stream may make it; a ForebayError otherwise."""
+    admission = stream.admission
+    assert admission is not None, "streams are admitted before they are served"
+    admission.check()
+    one = asked.object
+    if one.dataset != admission.dataset:
+        raise InvalidRequest("the token opens another dataset")
+    check_range(one, asked.offset, asked.length)
+    return ReadRequest(asked.id, one, asked.offset, asked.length, Flag(asked.flags))
 
 
-def _receive(stream: socket.socket, length: int) -> bytes:
-    raw = bytearray(length)
-    view = memoryview(raw)
-    while view:
-        count = stream.recv_into(view)
-        if not count:
-            raise _Closed
-        view = view[count:]
-    return bytes(raw)
+def _report_bug(service: Future[None]) -> None:
+    """An executor keeps errors to itself."""
+    error = service.exception() if not service.cancelled() else None
+    if error is not None:
+        _log.critical("a request failed", exc_info=(type(error), error, error.__traceback__))
 
 
-def _send_file(stream: socket.socket, lease: Lease, within: int, length: int) -> None:
-    position, end = lease.offset + within, lease.offset + within + length
-    while position < end:
-        count = _send_piece(stream, lease.fd, position, end - position)
-        if not count:
-            # The file is shorter than the catalogue says; the head is out, so only the stream's end can tell.
-            lease.damaged()
-            raise _Closed
-        position += count
+class _Answer:
+    """A hit on its way out: what is left of its head, then of its place in the chunk's file."""
 
+    __slots__ = ("_end", "_head", "_position", "lease")
 
-def _send_piece(stream: socket.socket, fd: int, position: int, length: int) -> int:
-    """Send some of a file; how much, 0 at its end."""
-    if not isinstance(stream, ssl.SSLSocket):
-        return os.sendfile(stream.fileno(), fd, position, length)
-    piece = os.pread(fd, min(length, _TLS_PIECE), position)
-    stream.sendall(piece)
-    return len(piece)
+    def __init__(self, lease: Lease, head: bytes, within: int, length: int) -> None:
+        self.lease = lease
+        self._head = head
+        self._position = lease.offset + within
+        self._end = self._position + length
+
+    def send(self, stream: Stream) -> bool:
+        """Send as much as the stream takes, which is all of it where that blocks; whether all is sent."""
+        try:
+            if self._head:
+                self._head = self._head[stream.send_part(self._head) :]
+            while not self._head and self._position < self._end:
+                count = stream.send_file(self.lease.fd, self._position, self._end - self._position)
+                if not count:
+                    # The file is shorter than the catalogue says; the head is out, so only the stream's end can tell.
+                    self.lease.damaged()
+                    raise Closed
+                self._position += count
+        except BlockingIOError:
+            if stream.blocks:
+                # The kernel's time limit: nobody reads at the other end.
+                raise
+        return not self._head and self._position == self._end

@@ -4,6 +4,7 @@ The lock is held for decisions only, never during input or output. A lease pins 
 """
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -28,6 +29,9 @@ from forebay_worker.store.tier import StorageTier
 
 _ROOM_PATIENCE = 5.0
 """Seconds to wait for others who are making room before a chunk is read through."""
+
+_PROBE = bytearray(1)
+"""Takes bytes that only say whether they could be read at once."""
 
 _log = structlog.get_logger()
 
@@ -62,6 +66,19 @@ class Lease:
         """Close the descriptor and let the chunk go."""
         os.close(self.fd)
         self._store.apply(ev.Released(self.key, self.tier))
+
+    def is_resident(self, within: int, length: int) -> bool:
+        """Whether a range of the chunk is in memory, by its first and last byte, so that reading it does not wait."""
+        try:
+            return all(
+                os.preadv(self.fd, [_PROBE], self.offset + place, os.RWF_NOWAIT)
+                for place in (within, within + length - 1)
+            )  # fmt: skip
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # File systems in memory do not know the flag, and never wait.
+            return error.errno == errno.EOPNOTSUPP
 
     def damaged(self) -> None:
         """Say that the bytes are not what they should be."""
@@ -102,10 +119,10 @@ class ChunkStore:
                 tier.remove(key, length, partial(self._in_use, number, one.object_id))
         self.holders.take_over(number, tier)
 
-    def lease(self, key: ChunkKey) -> Lease | None:
-        """The chunk, verified since the start and pinned; None when it is not here."""
+    def lease(self, key: ChunkKey, *, verify: bool = True) -> Lease | None:
+        """The chunk, verified since the start and pinned; None when it is not here, or not verified and not to be."""
         lease, verified = self._pin(key, touch=True)
-        if lease is None or verified or self._verify(lease):
+        if lease is None or verified or (verify and self._verify(lease)):
             return lease
         lease.release()
         return None
@@ -225,7 +242,9 @@ class ChunkStore:
         with self._lock:
             before = self._state.evictions
             instructions = self._state.handle(event)
-            self._metrics.evictions.inc(self._state.evictions - before)
+            evicted = self._state.evictions - before
+        if evicted:
+            self._metrics.evictions.inc(evicted)
         self._carry_out(instructions)
         return instructions
 
