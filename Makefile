@@ -30,7 +30,7 @@ lint: .venv/ready ## formatting, style, types, import layers
 	.venv/bin/lint-imports
 
 unit: .venv/ready ## only the tests that need neither root nor a cluster
-	$(PY) -m pytest -m "not cluster and not fuse and not s3" $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not cluster and not fuse and not disk and not s3" $(PYTEST_ARGS)
 
 cluster-test: fetch ## only the tests on the real cluster
 	$(PY) -m pytest -m cluster $(PYTEST_ARGS)
