@@ -131,7 +131,7 @@ def test_a_failing_store_is_not_hammered(source: S3Source, proxy: StoreProxy, me
 
 
 @pytest.mark.parametrize("status", [403, 404, 412])
-def test_a_verdict_is_believed_when_it_is_given_three_times(
+def test_a_verdict_is_believed_when_it_is_given_four_times(
     source: S3Source, proxy: StoreProxy, meter: Meter, status: int
 ) -> None:
     """A failing store says now and then that it lacks what it has: that costs a request, not an open file."""
@@ -140,7 +140,7 @@ def test_a_verdict_is_believed_when_it_is_given_three_times(
     def refuse(answer: StoreAnswer) -> None:
         answer.status, answer.body, answer.headers = status, b"", {}
 
-    proxy.break_answers(Times(2, refuse))
+    proxy.break_answers(Times(3, refuse))
     assert _read(source, one) == BODY
 
     asked = meter.requests
@@ -148,7 +148,7 @@ def test_a_verdict_is_believed_when_it_is_given_three_times(
     with pytest.raises(SourceError) as caught:
         _read(source, one)
     assert not caught.value.retryable
-    assert meter.requests == asked + 3
+    assert meter.requests == asked + 4
 
 
 def test_the_slowest_requests_are_hedged(bucket: Bucket, proxy: StoreProxy, keys: Credentials, meter: Meter) -> None:
