@@ -19,6 +19,7 @@ from forebay.source import Grant, Listing, Meter, Source, open_source
 from forebay.source.deadline import Patience
 from forebay.source.grant import NOTHING
 from forebay.source.hedge import SHARE
+from forebay.source.retry import BELIEVED
 from forebay.source.s3 import S3Source
 from forebay_protocol.dataset import Credentials, MountSpec
 from forebay_protocol.errors import (
@@ -131,7 +132,7 @@ def test_a_failing_store_is_not_hammered(source: S3Source, proxy: StoreProxy, me
 
 
 @pytest.mark.parametrize("status", [403, 404, 412])
-def test_a_verdict_is_believed_when_it_is_given_four_times(
+def test_a_verdict_is_believed_when_it_is_given_often_enough(
     source: S3Source, proxy: StoreProxy, meter: Meter, status: int
 ) -> None:
     """A failing store says now and then that it lacks what it has: that costs a request, not an open file."""
@@ -140,7 +141,7 @@ def test_a_verdict_is_believed_when_it_is_given_four_times(
     def refuse(answer: StoreAnswer) -> None:
         answer.status, answer.body, answer.headers = status, b"", {}
 
-    proxy.break_answers(Times(3, refuse))
+    proxy.break_answers(Times(BELIEVED - 1, refuse))
     assert _read(source, one) == BODY
 
     asked = meter.requests
@@ -148,7 +149,7 @@ def test_a_verdict_is_believed_when_it_is_given_four_times(
     with pytest.raises(SourceError) as caught:
         _read(source, one)
     assert not caught.value.retryable
-    assert meter.requests == asked + 4
+    assert meter.requests == asked + BELIEVED
 
 
 def test_the_slowest_requests_are_hedged(bucket: Bucket, proxy: StoreProxy, keys: Credentials, meter: Meter) -> None:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 _VERDICTS = (ObjectMissing, ObjectChanged, SourceDenied)
 """Answers that end an open file: believed when they are given often enough in a row."""
 
-_BELIEVED = 4
+BELIEVED = 4
 """A store that is failing says 404 or 403 now and then of what it has; three requests more tell that apart."""
 
 
@@ -100,7 +100,7 @@ class Retries:
             return None
         error = said[-1]
         if isinstance(error, _VERDICTS):
-            return 0.0 if len(said) < _BELIEVED and self._budget.take() else None
+            return 0.0 if len(said) < BELIEVED and self._budget.take() else None
         most = min(self._rules.longest_pause, self._rules.pause * 2 ** (number - 1))
         # Full jitter spreads those who failed together; what the store itself asks for is the least.
         pause = random.uniform(0, most) + (error.retry_after or 0.0)  # noqa: S311 - jitter is no secret

@@ -21,7 +21,7 @@ from forebay.source.digests import EtagDigests
 from forebay.source.hedge import HedgeBudget, LatencyRecord
 from forebay.source.http_client import Attempt, HttpClient
 from forebay.source.http_connection import Head, Host, MalformedAnswer, Request, parse_head
-from forebay.source.retry import Retries, RetryRules
+from forebay.source.retry import BELIEVED, Retries, RetryRules
 from forebay.source.s3_listing import parse_page
 from forebay.source.sigv4 import Keys, Signer, encode, query_string
 from forebay.source.web import version_of
@@ -403,7 +403,7 @@ def test_every_read_has_a_condition(scheme: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        for _ in range(3):
+        for _ in range(BELIEVED):
             connection, _ = listener.accept()
             with connection:
                 asked.append(connection.recv(65536))
