@@ -9,7 +9,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,16 +81,19 @@ class Judged:
 class ChunkShell:
     """Thread-safe; ``cache`` is replaced when the worker gets another dataset."""
 
-    def __init__(self, membership: Membership, origin: Origin, peers: Peers, metrics: Metrics, limits: Limits) -> None:
-        """Nothing is cached before ``cache`` is set."""
+    def __init__(
+        self, membership: Membership, origin: Origin, peers: Peers, metrics: Metrics, limits: Limits,
+        executor: Callable[[int, str], Executor] = ThreadPoolExecutor,
+    ) -> None:  # fmt: skip
+        """Nothing is cached before ``cache`` is set. ``executor`` makes the pools: (threads, name)."""
         self._membership = membership
         self._origin = origin
         self._peers = peers
         self._metrics = metrics
         self._budget = MemoryBudget(limits.fill_bytes, metrics)
         self._flights: Flights[Fetched] = Flights()
-        self._fetch_executor = ThreadPoolExecutor(limits.fetchers, "origin")
-        self._pull_executor = ThreadPoolExecutor(limits.fetchers, "pull")
+        self._fetch_executor = executor(limits.fetchers, "origin")
+        self._pull_executor = executor(limits.fetchers, "pull")
         self.cache: Judged | None = None
         self.on_source_error: Callable[[SourceError], None] = lambda _: None
 

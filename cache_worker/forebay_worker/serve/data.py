@@ -7,6 +7,7 @@ as one such request follows the other. Requests on one stream are answered in th
 """
 
 import contextlib
+import errno
 import socket
 import ssl
 import threading
@@ -354,4 +355,9 @@ class _Answer:
             if stream.blocks:
                 # The kernel's time limit: nobody reads at the other end.
                 raise
+        except OSError as error:
+            if error.errno == errno.EIO:
+                # Sockets do not give this: the disk cannot read the chunk.
+                self.lease.damaged()
+            raise
         return not self._head and self._position == self._end
