@@ -19,7 +19,7 @@ from testkit.data_client import client_of
 from testkit.proofs import Proof
 from testkit.sample_cluster import document, versions
 from testkit.seeding import content
-from testkit.store_faults import Journal, SeededStoreFaults, StoreFault
+from testkit.store_faults import SEEN_AT_ONCE, Journal, SeededStoreFaults, StoreFault
 from testkit.store_proxy import StoreProxy
 from testkit.wire_proxy import WireFault, WireProxy
 from testkit.worker_processes import MIB, TierFolder, WorkerCluster
@@ -30,7 +30,13 @@ HANG = 30.0
 _SMALL = {f"small/{number:03}": content(f"small {number}", 1 + number * 307 % 100_000) for number in range(400)}
 _TAILED = {f"tailed/{number:02}": content(f"tailed {number}", CHUNK_SIZE + 1 + number * 3571) for number in range(12)}
 _OBJECTS = _SMALL | _TAILED
-_READERS = 128
+_VERDICTS = (StoreFault.MISSING, StoreFault.PRECONDITION, StoreFault.FORBIDDEN, StoreFault.WRONG_ETAG)
+_WEIGHTS = {**SEEN_AT_ONCE, **dict.fromkeys(_VERDICTS, 0.5)}
+"""Four verdicts in a row are believed: a store that gives false ones as often as all else would be, now and then."""
+
+_CLIENTS = 6
+"""As many mounts: each has a few connections to every worker."""
+_READERS = 144
 _PROGRESS = 500
 _FETCHERS = ("--fetchers", "48")
 """For each worker: most of them wait for an answer that does not come."""
@@ -66,9 +72,9 @@ class _Readers:
     """Many threads that read at random until enough faults were met or a promise is broken."""
 
     def __init__(
-        self, reader: ChunkReader, objects: list[ObjectVersion], proof: Proof, faults: Callable[[], int]
+        self, clients: list[ChunkReader], objects: list[ObjectVersion], proof: Proof, faults: Callable[[], int]
     ) -> None:
-        self._reader = reader
+        self._clients = clients
         self._objects = objects
         self._proof = proof
         self._faults = faults
@@ -82,14 +88,15 @@ class _Readers:
         """Read; returns when every thread has ended its last read."""
         seed = self._proof.counts["reads"]
         with ThreadPoolExecutor(_READERS) as pool:
-            for one in [pool.submit(self._read_on, random.Random(f"{seed}/{number}")) for number in range(_READERS)]:
+            for one in [pool.submit(self._read_on, number, f"{seed}/{number}") for number in range(_READERS)]:
                 one.result()
 
-    def _read_on(self, dice: random.Random) -> None:
+    def _read_on(self, number: int, seed: str) -> None:
+        client, dice = self._clients[number % len(self._clients)], random.Random(seed)
         try:
             while not self._over.is_set():
                 one = dice.choice(self._objects)
-                outcome, seconds = _read(self._reader, one, *self.range_of(dice, one))
+                outcome, seconds = _read(client, one, *self.range_of(dice, one))
                 self._note("unseen" if outcome == "WRONG" and self.blind(one) else outcome, seconds)
         finally:
             self._over.set()
@@ -124,18 +131,18 @@ def seeded(minio: str, fresh_bucket: Callable[[str], Bucket]) -> Bucket:
 @contextlib.contextmanager
 def _cluster(
     bucket: Bucket, keys: Credentials, endpoint: str, folder: Path, journal: Journal, wire_share: float, seed: int
-) -> Iterator[tuple[ChunkReader, list[ObjectVersion]]]:
-    """Three workers whose traffic with readers and with each other passes a wire proxy each."""
+) -> Iterator[tuple[list[ChunkReader], list[ObjectVersion]]]:
+    """Three workers and some clients; the workers' traffic with these and with each other passes a wire proxy each."""
     with contextlib.ExitStack() as stack:
         made = WorkerCluster(folder, document(bucket, endpoint, None), {"data": keys}, tiers=_TIERS, flags=_FETCHERS)
         cluster = stack.enter_context(made).start(3)
         objects = [one for one in versions(cluster.wait_for_index()).values() if one.size]
         proxies = [stack.enter_context(WireProxy(one.member, seed, journal)) for one in cluster.workers]
         cluster.publish([one.member for one in proxies])
-        reader = stack.enter_context(client_of(cluster))
+        clients = [stack.enter_context(client_of(cluster)) for _ in range(_CLIENTS)]
         for proxy in proxies:
             proxy.share = wire_share
-        yield reader, objects
+        yield clients, objects
 
 
 @pytest.mark.timeout(900)
@@ -145,11 +152,11 @@ def test_half_of_all_answers_of_the_store_are_broken(
 ) -> None:
     """No wrong byte, no read over 30 s, at most 0.1 % of reads fail."""
     counts, begun = proof.counts, proof.counts["reads"]
-    store = SeededStoreFaults(begun, 0.5, lambda path: _OBJECTS[path.split("/", 2)[2]])
+    store = SeededStoreFaults(begun, 0.5, lambda path: _OBJECTS[path.split("/", 2)[2]], _WEIGHTS)
     before, wire = counts["faults"], Journal()
-    with _cluster(seeded, keys, proxy.url, tmp_path, wire, 0.05, begun) as (reader, objects):
+    with _cluster(seeded, keys, proxy.url, tmp_path, wire, 0.05, begun) as (clients, objects):
         proxy.break_answers(store)
-        _Readers(reader, objects, proof, lambda: before + len(store.journal) + len(wire)).run()
+        _Readers(clients, objects, proof, lambda: before + len(store.journal) + len(wire)).run()
 
     assert not counts["wrong reads"]
     assert counts["slowest read in ms"] < HANG * 1000
@@ -165,13 +172,11 @@ def test_a_bit_that_flips_over_plain_http(
 ) -> None:
     """It is never handed on where a whole object comes in one request: the ETag tells; elsewhere it is only counted."""
     counts, begun = proof.counts, proof.counts["reads"]
-    store = SeededStoreFaults(
-        begun, 0.3, lambda path: _OBJECTS[path.split("/", 2)[2]], frozenset({StoreFault.FLIPPED_BIT})
-    )
+    store = SeededStoreFaults(begun, 0.3, lambda path: _OBJECTS[path.split("/", 2)[2]], {StoreFault.FLIPPED_BIT: 1.0})
     before = counts["faults"]
-    with _cluster(seeded, keys, proxy.url, tmp_path, Journal(), 0.0, begun) as (reader, objects):
+    with _cluster(seeded, keys, proxy.url, tmp_path, Journal(), 0.0, begun) as (clients, objects):
         proxy.break_answers(store)
-        readers = _Readers(reader, objects, proof, lambda: before + len(store.journal))
+        readers = _Readers(clients, objects, proof, lambda: before + len(store.journal))
         readers.blind = lambda one: one.chunk_count > 1
         readers.range_of = lambda _, one: (_behind_first(one), one.size - _behind_first(one))
         readers.run()

@@ -7,7 +7,7 @@ for, not on the order in which threads come: the same seed gives the same faults
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -48,8 +48,8 @@ _CODES = {
 _NEEDS_OTHER_BYTES = {StoreFault.SHIFTED_RANGE, StoreFault.IGNORED_RANGE}
 """What an answer with the whole object cannot suffer: nothing else is there to be sent instead."""
 
-SEEN_AT_ONCE = frozenset(StoreFault) - {StoreFault.FLIPPED_BIT}
-"""Every fault that a reader can tell from the answer itself."""
+SEEN_AT_ONCE: Mapping[StoreFault, float] = {kind: 1.0 for kind in StoreFault if kind is not StoreFault.FLIPPED_BIT}
+"""Every fault that a reader can tell from the answer itself, all as frequent."""
 
 
 class Injected(NamedTuple):
@@ -102,14 +102,14 @@ class SeededStoreFaults:
         seed: int,
         share: float,
         whole: Callable[[str], bytes],
-        kinds: frozenset[StoreFault] = SEEN_AT_ONCE,
+        weights: Mapping[StoreFault, float] = SEEN_AT_ONCE,
     ) -> None:
         """``whole`` gives all bytes of the object at a path of the store; ``share`` is the part that breaks."""
         self.journal = Journal()
         self._seed = seed
         self._share = share
         self._whole = whole
-        self._kinds = sorted(kinds)
+        self._weights = weights
 
     def __call__(self, url: str, answer: StoreAnswer) -> None:
         """Break this answer, or leave it."""
@@ -122,7 +122,8 @@ class SeededStoreFaults:
         first, last = (int(part) for part in answer.range.removeprefix("bytes=").split("-"))
         total = int(answer.headers["Content-Range"].rpartition("/")[2])
         is_whole = last - first + 1 == total
-        kind = dice.choice([one for one in self._kinds if not (is_whole and one in _NEEDS_OTHER_BYTES)])
+        kinds = [one for one in self._weights if not (is_whole and one in _NEEDS_OTHER_BYTES)]
+        (kind,) = dice.choices(kinds, [self._weights[one] for one in kinds])
         self._break(kind, dice, answer, first, path)
         self.journal.note(Injected(kind, path, answer.range))
 

@@ -73,7 +73,7 @@ def _get(proxy: StoreProxy, path: str = "/b/k", first: int = _FIRST, last: int =
 def test_every_fault_of_a_store_shows(store: str, kind: StoreFault) -> None:
     """No answer under a fault is the honest one, and the journal names kind, object and range."""
     honest = (206, '"1"', f"bytes {_FIRST}-{_LAST}/{len(_WHOLE)}", _WHOLE[_FIRST : _LAST + 1])
-    faults = SeededStoreFaults(1, 1.0, lambda _: _WHOLE, frozenset({kind}))
+    faults = SeededStoreFaults(1, 1.0, lambda _: _WHOLE, {kind: 1.0})
     with StoreProxy(store) as proxy:
         assert _get(proxy) == honest
         proxy.break_answers(faults)
@@ -95,8 +95,8 @@ def test_the_same_seed_breaks_the_same_answers(store: str) -> None:
     """Whatever the order in which they come; another seed breaks others."""
 
     def run(seed: int, paths: list[str]) -> set[object]:
-        kinds = frozenset({StoreFault.MISSING, StoreFault.FLIPPED_BIT})
-        faults = SeededStoreFaults(seed, 0.5, lambda _: _WHOLE, kinds)
+        weights = {StoreFault.MISSING: 1.0, StoreFault.FLIPPED_BIT: 1.0}
+        faults = SeededStoreFaults(seed, 0.5, lambda _: _WHOLE, weights)
         with StoreProxy(store) as proxy:
             proxy.break_answers(faults)
             for path in paths:
