@@ -5,10 +5,11 @@ import time
 import structlog
 from prometheus_client import CollectorRegistry
 
-from forebay.source import Grant
+from forebay.source import Grant, Listing
 from forebay.tls import ClientTls
 from forebay_protocol.control import WorkerStatus
-from forebay_protocol.errors import SourceError
+from forebay_protocol.errors import InvalidRequest, SourceError
+from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.shares import worker_share
 from forebay_protocol.volume import worker_host
 from forebay_worker.access import Access, AccessWatcher
@@ -137,6 +138,15 @@ class Worker:
         access = self.access.current
         if access is not None and access.dataset.refresh_seconds is not None:
             self._refresh.suspect()
+
+    def newest(self, one: ObjectVersion) -> Listing | None:
+        """The object as its source has it now; where that is not what the index says, list again soon."""
+        if one.dataset != self.access.need().dataset.uid:
+            raise InvalidRequest("the token opens another dataset")
+        found = self._origin.newest(one)
+        if found is None or (found.version, found.size) != (one.version, one.size):
+            self.index_is_stale()
+        return found
 
     def why_not_ready(self) -> str:
         """What keeps this worker from serving; empty when nothing does."""

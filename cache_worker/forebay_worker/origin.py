@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from forebay.limits import Gate
-from forebay.source import Grant, Meter, Source, open_source, parse_source
+from forebay.source import Grant, Listing, Meter, Source, open_source, parse_source
+from forebay.source.newest import newest
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import InvalidRequest, ObjectChanged, ObjectMissing, Overloaded, SourceError
@@ -104,6 +105,11 @@ class Origin:
             self._note(one.mount, None if isinstance(error, ObjectMissing | ObjectChanged) else error)
             raise
         self._note(one.mount, None)
+
+    def newest(self, one: ObjectVersion) -> Listing | None:
+        """The object as its store has it now; None when it is gone."""
+        source, prefix = self._of(one.mount)
+        return newest(source, prefix, one)
 
     def _note(self, mount: str, error: SourceError | None) -> None:
         """Remember what the store said last; an answer about one object shows that it works."""

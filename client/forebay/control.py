@@ -5,13 +5,16 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from forebay.connection import TokenProvider
+from forebay.source.base import Listing
 from forebay.tls import ClientTls
 from forebay_protocol import control
-from forebay_protocol.errors import InvalidRequest, Unauthorized, WorkerUnavailable
+from forebay_protocol.errors import InvalidRequest, Unauthorized, WorkerUnavailable, from_code
+from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.ring import Ring
 
 _PIECE = 1024 * 1024
@@ -77,6 +80,19 @@ class ControlClient:
             if response.status != 202:
                 self._expect_ok(response)
 
+    def newest(self, one: ObjectVersion) -> Listing | None:
+        """The object as its source has it now, None when it is gone; raises what the worker says that is wrong."""
+        with self._send("POST", control.NEWEST, json.dumps(asdict(one)).encode()) as response:
+            if response.status == 204:
+                return None
+            try:
+                said = json.loads(response.read(_PIECE))
+                if response.status == 200:
+                    return Listing(one.key, int(said["size"]), str(said["version"]), int(said["mtimeNs"]))
+                raise from_code(int(said["code"]), str(said["message"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise WorkerUnavailable(f"{self._name} answered {response.status} without a version") from error
+
     def sealed_trust(self) -> bytes:
         """The keys in force, sealed with the key that signs our tokens."""
         with self._get(control.TRUST) as response:
@@ -105,13 +121,13 @@ class ControlClient:
         return self._send("GET", route)
 
     @contextmanager
-    def _send(self, method: str, route: str) -> Iterator[http.client.HTTPResponse]:
+    def _send(self, method: str, route: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self._address, self._port, timeout=self._timeout)
         try:
             connection.connect()
             if self._tls is not None:
                 connection.sock = self._tls.wrap(connection.sock, self._name)
-            connection.request(method, route, headers={"Authorization": f"Bearer {self._token_provider()}"})
+            connection.request(method, route, body, headers={"Authorization": f"Bearer {self._token_provider()}"})
             with connection.getresponse() as response:
                 self.signing_key = response.headers.get(control.KEY_HEADER, "")
                 yield response

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from forebay.limits import Gate
+from forebay.source.location import parse_source
 from forebay_protocol.dataset import Credentials, DatasetDocument
 from forebay_protocol.errors import SourceMissing
 from forebay_protocol.keys import ObjectVersion, Span
 
 if TYPE_CHECKING:
-    from forebay.source.base import Source
+    from forebay.source.base import Listing, Source
 
 
 class DirectSources:
@@ -35,6 +36,13 @@ class DirectSources:
     def read_into(self, one: ObjectVersion, span: Span, buffer: memoryview) -> None:
         """Fill the buffer with these bytes of exactly this version, or raise the store's error."""
         self._source(one.mount).read_into(one.key, one.version, one.size, span.offset, buffer)
+
+    def newest(self, one: ObjectVersion) -> "Listing | None":
+        """The object as its store has it now; None when it is gone."""
+        from forebay.source.newest import newest
+
+        source = self._source(one.mount)
+        return newest(source, parse_source(self._mounts[one.mount].source).key_prefix, one)
 
     def spare(self, one: ObjectVersion) -> bool:
         """Whether the store may be asked now, without waiting for the mount's limits."""

@@ -14,8 +14,8 @@ LEAST_ANSWER = 0.02
 LEAST_FETCH = 3.0
 """Seconds: nobody is late sooner. Where a worker waits for the store, asking elsewhere only burdens the store more."""
 
-_FIRST_LATENCY = 0.1
-_FIRST_RATE = 50e6
+_FIRST_LATENCY = 0.25
+_FIRST_RATE = 20e6
 """What is expected as long as nothing is known: seconds, and bytes per second."""
 
 

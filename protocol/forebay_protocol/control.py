@@ -13,6 +13,8 @@ GET  /v1/status       ``WorkerStatus``
 GET  /v1/index        newest index: zlib-compressed snapshot file; generation in ``X-Forebay-Generation``;
                       ``?have=N`` answers 304 when N is the newest; 404 while there is none
 POST /v1/index        somebody met an object that is not as listed: list again soon; answers 202
+POST /v1/newest       ``{"dataset", "mount", "key", "version", "size"}`` of an object: asks its source; answers
+                      ``{"version", "size", "mtimeNs"}`` as they are now, 204 when it is gone
 PUT  /v1/loads/{id}   ``LoadRequest``; the same id and body again changes nothing, answers ``LoadProgress``
 GET  /v1/loads/{id}   ``LoadProgress``
 DELETE /v1/loads/{id} stop and forget; answers 204 also when there is none
@@ -34,6 +36,7 @@ METRICS = "/metrics"
 RING = "/v1/ring"
 STATUS = "/v1/status"
 INDEX = "/v1/index"
+NEWEST = "/v1/newest"
 LOADS = "/v1/loads"
 TRUST = "/v1/trust"
 GENERATION_HEADER = "X-Forebay-Generation"

@@ -88,13 +88,17 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetDocument:
-    """A Dataset as workers and clients see it. Modes are permission bits; ``refresh_seconds`` None is never."""
+    """A Dataset as workers and clients see it. Modes are permission bits; ``refresh_seconds`` None is never.
+
+    ``on_open``: whoever opens a file asks the source for its version first.
+    """
 
     uid: str
     namespace: str
     name: str
     mounts: tuple[MountSpec, ...]
     refresh_seconds: float | None = 60.0
+    on_open: bool = False
     owner_uid: int = 0
     owner_gid: int = 0
     file_mode: int = 0o444
@@ -116,6 +120,7 @@ class DatasetDocument:
                 for m in self.mounts
             ],
             "refreshSeconds": self.refresh_seconds,
+            **({"onOpen": True} if self.on_open else {}),
             "owner": {
                 "uid": self.owner_uid, "gid": self.owner_gid, "fileMode": self.file_mode, "dirMode": self.dir_mode,
             },
@@ -137,6 +142,7 @@ class DatasetDocument:
                 name=str(raw["name"]),
                 mounts=tuple(_mount(mount) for mount in raw["mounts"]),
                 refresh_seconds=None if refresh is None else float(refresh),
+                on_open=bool(raw.get("onOpen", False)),
                 owner_uid=int(owner["uid"]),
                 owner_gid=int(owner["gid"]),
                 file_mode=int(owner["fileMode"]),

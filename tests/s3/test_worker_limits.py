@@ -29,21 +29,22 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, as a memory tier is
 
 
 class Scene:
-    """One worker with a memory tier and a disk tier before a bucket of equal objects."""
+    """One worker with a memory tier and a disk tier before a bucket of more equal objects than both can hold."""
 
-    def __init__(self, bucket: Bucket, keys: Credentials, folder: Path, objects: int, limit: int) -> None:
+    def __init__(self, bucket: Bucket, keys: Credentials, folder: Path, reads: int, limit: int) -> None:
         self._bucket, self._keys, self._folder, self._limit = bucket, keys, folder, limit
-        for number in range(objects):
+        self._reads = reads
+        for number in range(min(reads, 128)):
             bucket.client.put_object(Bucket=bucket.name, Key=f"object{number:04}", Body=BODY)
 
     def seconds(self, readers: int, group: MemoryGroup | None) -> tuple[float, int]:
-        """Read every object once, cold, by so many clients; the time, and the bytes that came past the worker."""
+        """Read one object after the other, by so many clients; the time, and the bytes that came past the worker."""
         name = "free" if group is None else "bound"
         shown = document(self._bucket, self._bucket.endpoint, None)
         with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as memory:
             tiers = (
                 TierFolder(quota=self._limit // 4, path=Path(memory)),
-                TierFolder(medium="SSD", quota=1 << 40, path=self._folder / name / "ssd"),
+                TierFolder(medium="SSD", quota=1024 * MIB, path=self._folder / name / "ssd"),
             )
             (self._folder / name).mkdir()
             flags = ("--memory-limit", str(self._limit)) if group else ()
@@ -51,7 +52,8 @@ class Scene:
                 self._folder / name, shown, {"data": self._keys}, tiers=tiers, flags=flags, group=group
             )
             with cluster.start(1):
-                objects = list(versions(cluster.wait_for_index()).values())
+                listed = list(versions(cluster.wait_for_index()).values())
+                objects = [listed[number % len(listed)] for number in range(self._reads)]
                 begin = time.monotonic()
                 with ThreadPoolExecutor(readers) as pool:
                     past = sum(pool.map(lambda number: self._read(cluster, objects[number::readers]), range(readers)))

@@ -8,6 +8,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -19,6 +20,7 @@ from forebay_protocol import control
 from forebay_protocol.auth import Grant
 from forebay_protocol.control import LoadRequest
 from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized
+from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.ring import Ring
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _OPEN_ROUTES = {control.HEALTH, control.READY, control.METRICS}
 _MAX_BODY = 16 * 1024 * 1024
 _LONGEST_LOAD_ID = 253
+_ASKERS = 8
 
 _SILENT = "forebay_worker.serve.control.aiohttp"
 
@@ -51,6 +54,7 @@ class ControlServer:
         self._worker = worker
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="control", daemon=True)
+        self._askers = ThreadPoolExecutor(_ASKERS, "newest")
         self._runner: web.AppRunner | None = None
 
     def start(self, address: str, port: int) -> int:
@@ -73,6 +77,7 @@ class ControlServer:
                 web.get(control.STATUS, self._status),
                 web.get(control.INDEX, self._index),
                 web.post(control.INDEX, self._stale_index),
+                web.post(control.NEWEST, self._newest),
                 web.put(control.LOADS + "/{id}", self._put_load),
                 web.get(control.LOADS + "/{id}", self._get_load),
                 web.delete(control.LOADS + "/{id}", self._delete_load),
@@ -150,6 +155,18 @@ class ControlServer:
         await asyncio.to_thread(self._worker.index_is_stale)
         return web.Response(status=202)
 
+    async def _newest(self, request: web.Request) -> web.Response:
+        raw = await _json(request)
+        try:
+            one = ObjectVersion(raw["dataset"], raw["mount"], raw["key"], raw["version"], int(raw["size"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest("the body names no object") from error
+        # A source may take its time, and whoever wants to know something else shall not wait for that.
+        found = await self._loop.run_in_executor(self._askers, self._worker.newest, one)
+        if found is None:
+            return web.Response(status=204)
+        return web.json_response({"version": found.version, "size": found.size, "mtimeNs": found.mtime_ns})
+
     async def _put_load(self, request: web.Request) -> web.Response:
         load_id = request.match_info["id"]
         if len(load_id) > _LONGEST_LOAD_ID:
@@ -177,6 +194,7 @@ class ControlServer:
         """Stop serving and end the thread."""
         if self._runner is not None:
             self._wait(self._runner.cleanup())
+        self._askers.shutdown(wait=False, cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import LifoQueue
 from typing import Any, Self
@@ -190,6 +190,11 @@ class Snapshot:
     def object(self, entry: Entry) -> ObjectVersion:
         """What a file's bytes are cached as."""
         return ObjectVersion(self.dataset, entry.mount, entry.key, entry.version, entry.size)
+
+    def in_version(self, entry: Entry, version: str, size: int, mtime_ns: int) -> Entry:
+        """A file's entry as a generation would have it that lists this version."""
+        inode = stable_inode(self._place_of[entry.mount].path_of(entry.key), version)
+        return replace(entry, version=version, size=size, mtime_ns=mtime_ns, inode=inode)
 
     def shows(self, one: ObjectVersion) -> bool:
         """Whether this generation has exactly this version of the object."""

@@ -160,6 +160,10 @@ class Files:
         except Exception:  # noqa: BLE001 - a pool would swallow it; whoever waits for the chunk has got EIO
             _log.exception("fetching a chunk failed for a reason that is a defect")
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something that may take long and answers by itself."""
+        self._demand.submit(work)
+
     def _soon(self, work: Callable[[], None]) -> None:
         """Do it in this thread, unless as many threads of the device are busy like that as may be."""
         if self._inline.acquire(blocking=False):

@@ -5,13 +5,19 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from forebay.index import Entry
+from forebay.source.base import Listing
 from forebay_node.fuse import protocol
 from forebay_node.fuse.files import Files
 from forebay_node.fuse.protocol import Opcode, OpenFlag, Request
-from forebay_node.fuse.session import Reply
+from forebay_node.fuse.session import Reply, guard
 from forebay_node.fuse.tree import VALID, OpenFolder, Tree
+from forebay_protocol.keys import ObjectVersion
+
+Newest = Callable[[ObjectVersion], Listing | None]
+"""Asks an object's source for its version now; None when it is gone."""
 
 READAHEAD = 8 * 1024 * 1024
 MAX_PAGES = 256
@@ -26,8 +32,9 @@ _WRITES = frozenset({
 class FileSystem:
     """The requests of one mount."""
 
-    def __init__(self, tree: Tree, files: Files) -> None:
-        """Names come from the tree, bytes from the files."""
+    def __init__(self, tree: Tree, files: Files, newest: Newest | None = None) -> None:
+        """Names come from the tree, bytes from the files; with ``newest`` every open asks for the file's version."""
+        self._newest = newest
         self._tree = tree
         self._files = files
         self._folders: dict[int, OpenFolder] = {}
@@ -84,12 +91,28 @@ class FileSystem:
         if flags & os.O_ACCMODE != os.O_RDONLY:
             reply.error(errno.EROFS)
             return
-        with self._tree.current() as snapshot:
-            entry = snapshot.entry(request.node)
-            one = snapshot.object(entry) if entry is not None and not entry.is_dir else None
-        if entry is None or one is None:
+        entry = self._tree.entry(request.node)
+        if entry is None or entry.is_dir:
             reply.error(errno.ESTALE if entry is None else errno.EISDIR)
             return
+        with self._tree.current() as snapshot:
+            one = snapshot.object(entry)
+        if self._newest is None:
+            self._opened(entry, one, reply)
+        else:
+            self._files.later(partial(guard, reply, partial(self._revalidate, self._newest, entry, one, reply)))
+
+    def _revalidate(self, newest: Newest, entry: Entry, one: ObjectVersion, reply: Reply) -> None:
+        """Open the file if its source still has this version.
+
+        With ESTALE the kernel looks the name up once more, gets the newer version's node and opens that.
+        """
+        if self._tree.has_changed(entry, newest(one)):
+            reply.error(errno.ESTALE)
+        else:
+            self._opened(entry, one, reply)
+
+    def _opened(self, entry: Entry, one: ObjectVersion, reply: Reply) -> None:
         # A node is one version, so what the kernel has cached of it is right for ever.
         reply.data((protocol.OPEN_OUT.pack(self._files.open(entry, one), OpenFlag.KEEP_CACHE, 0),))
 

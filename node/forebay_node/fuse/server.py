@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from forebay.control import ControlClient
 from forebay.direct import DirectSources
 from forebay.index import Snapshot
 from forebay.pool import ConnectionPool
 from forebay.reader import ChunkReader
+from forebay.revalidation import Revalidation
 from forebay.ring import RingHolder, Seeds
 from forebay_node.fuse.access import Access
 from forebay_node.fuse.files import Files
@@ -26,6 +28,9 @@ READAHEAD_KB = 4096
 DEFAULT_BUDGET = 64 * 1024 * 1024
 
 _SECOND_NOTICE = 1.0
+_SOURCE_PATIENCE = 8.0
+"""Seconds for a worker to ask a source for a file's version; then somebody else is asked."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -63,9 +68,16 @@ class Server:
             access.document, access.credentials, lambda: reader_share(self._ring.current, access.readers)
         )
         self._reader = ChunkReader(self._ring, self._pool, self._direct, node=settings.node)
+        self._revalidation = Revalidation(self._ring, self._contact, self._direct)
         self._generations = Generations(
             settings.folder, access.document.uid, self._ring, settings.seeds, token, access.tls
         )  # fmt: skip
+
+    def _contact(self, member: Member) -> ControlClient:
+        access = self._settings.access
+        return ControlClient(
+            member.address, member.control_port, access.trust.token, timeout=_SOURCE_PATIENCE, tls=access.tls
+        )
 
     def _observe(self, _member: Member, head: ResponseHead) -> None:
         self._ring.saw(head.epoch)
@@ -82,7 +94,7 @@ class Server:
         document = self._settings.access.document
         tree = Tree(snapshot, document)
         files = Files(self._reader, self._settings.budget)
-        filesystem = FileSystem(tree, files)
+        filesystem = FileSystem(tree, files, self._revalidation.newest if document.on_open else None)
         session = Session(device, filesystem, answer_within=self._settings.answer_within)
 
         def newer(fresh: Snapshot) -> None:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from forebay.index import Entry, Snapshot
+from forebay.source.base import Listing
 from forebay_node.fuse import protocol
+from forebay_node.fuse.newer import NewerVersions, is_same
 from forebay_protocol.dataset import DatasetDocument
 
 VALID = 3600
@@ -63,6 +65,7 @@ class Tree:
         self._current = Generation(snapshot)
         self._looked_into: set[int] = set()
         self._document = document
+        self._newer = NewerVersions()
 
     @contextmanager
     def current(self) -> Iterator[Snapshot]:
@@ -93,6 +96,7 @@ class Tree:
         """
         with self._lock:
             old, self._current = self._current, Generation(snapshot)
+            self._newer.keep_since(snapshot.built_at)
             old.users += 1
             old.replaced = True
             folders = sorted(self._looked_into)
@@ -109,12 +113,20 @@ class Tree:
         except UnicodeDecodeError:
             return None
         with self.current() as snapshot:
-            return snapshot.lookup(parent, text)
+            return self._newer.of(snapshot.lookup(parent, text))
 
     def entry(self, node: int) -> Entry | None:
         """The file or folder of a node in the newest generation."""
         with self.current() as snapshot:
-            return snapshot.entry(node)
+            return snapshot.entry(node) or self._newer.entry(node)
+
+    def has_changed(self, entry: Entry, found: Listing | None) -> bool:
+        """Whether the source has something else (or nothing) instead of this file; then that is shown from now on."""
+        if is_same(entry, found):
+            return False
+        with self.current() as snapshot:
+            self._newer.learn(snapshot, entry, found)
+        return True
 
     def open_folder(self, node: int) -> OpenFolder:
         """Begin to list a folder; ``close_folder`` ends it."""

@@ -13,6 +13,10 @@ from forebay_protocol.dataset import DatasetDocument, MountSpec, SourceLimits
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
+_ON_OPEN_SECONDS = 60.0
+"""Between listings where each open asks for its file anyway: for files that are new."""
+
+
 class SecretRef(Model):
     """A Secret of the same namespace."""
 
@@ -70,10 +74,17 @@ class Refresh(Model):
     interval: str = "60s"
 
     @property
+    def on_open(self) -> bool:
+        """Whether each open asks the source."""
+        return self.interval == "OnOpen"
+
+    @property
     def seconds(self) -> float | None:
-        """The interval; None for Never."""
+        """The interval between listings; None for Never."""
         if self.interval == "Never":
             return None
+        if self.on_open:
+            return _ON_OPEN_SECONDS
         return float(sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"([0-9]+)([hms])", self.interval)))
 
 
@@ -162,6 +173,7 @@ class Dataset(Resource):
                 for mount in spec.mounts
             ),
             refresh_seconds=spec.refresh.seconds,
+            on_open=spec.refresh.on_open,
             owner_uid=owner.uid,
             owner_gid=owner.gid,
             file_mode=owner.file_mode,

@@ -174,7 +174,7 @@ def test_a_worker_that_waits_for_the_store_is_not_slow(
     owner, other = workers
     go_on = threading.Event()
     owner.faults.append(fetch_first(go_on))
-    threading.Timer(5 * Pace().allowed(LENGTH), go_on.set).start()
+    threading.Timer(2 * Pace().allowed(LENGTH), go_on.set).start()
 
     read(reader)
 
