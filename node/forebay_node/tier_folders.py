@@ -63,7 +63,7 @@ def requested(context: Mapping[str, str], roots: tuple[Path, ...]) -> WorkerFold
     if root not in roots:
         raise InvalidRequest(
             f"no tier may live in {root} on this node, only in: {', '.join(map(str, roots)) or 'no folder at all'}; "
-            "choose another hostPath.path, or give the node plugin that folder (--tier-root, and a volume of its pods)"
+            "change hostPath.paths, or give the node plugin that folder (--tier-root, and a volume of its pods)"
         )
     namespace, runtime, pod = (context.get(key, "") for key in (POD_NAMESPACE, RUNTIME_UID, POD_NAME))
     if not (_DNS_NAME.fullmatch(namespace) and _DNS_NAME.fullmatch(pod) and _UID.fullmatch(runtime)):

@@ -77,7 +77,7 @@ TIER_ROOT = "/var/lib/forebay/tiers"
 def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster, seed: Seed) -> None:
     """Chunks on the node are there again when the worker comes back, all of it under Pod Security restricted."""
     seeded = seed(big_objects(count=2, size=9 << 20))
-    tiers = [{"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"path": TIER_ROOT}}}]
+    tiers = [{"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"paths": [TIER_ROOT]}}}]
     workspace.apply(
         workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=tiers), workspace.dataload()
     )
@@ -100,7 +100,7 @@ def test_host_path_tier_outlives_its_pod(workspace: Workspace, cluster: Cluster,
 def test_a_host_path_that_is_not_given_away(workspace: Workspace, seed: Seed) -> None:
     """The pod waits, its event names the folder and the ones that may be used, and the Runtime says where to look."""
     seeded = seed(big_objects(count=1, size=1 << 20))
-    tiers = [{"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"path": "/etc"}}}]
+    tiers = [{"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"paths": ["/etc"]}}}]
     workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=tiers))
 
     eventually(
@@ -126,7 +126,7 @@ def _fill_nodes(workspace: Workspace, cluster: Cluster, seed: Seed) -> str:
     seeded = seed(big_objects(count=4, size=9 << 20))
     tiers = [
         {"medium": "Memory", "quota": "16Mi"},
-        {"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"path": TIER_ROOT}}},
+        {"medium": "HDD", "quota": "256Mi", "volume": {"hostPath": {"paths": [TIER_ROOT]}}},
     ]
     workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(tiers=tiers), workspace.dataload())
     workspace.wait("dataload", "load", "Complete", timeout=120)

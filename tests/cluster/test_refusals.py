@@ -72,14 +72,18 @@ RUNTIMES = [
     ("quota above the folder", {**TIER, "volume": {"emptyDir": {"sizeLimit": "1M"}}}, "raise emptyDir.sizeLimit"),
     ("watermarks", {**TIER, "lowWatermark": 90, "highWatermark": 90}, "lowWatermark must be below highWatermark"),
     ("low above the default", {**TIER, "lowWatermark": 96}, "lowWatermark must be below highWatermark"),
-    ("two volumes", {**TIER, "volume": {"emptyDir": {}, "hostPath": {"path": "/x"}}}, "needs exactly one of"),
+    ("two volumes", {**TIER, "volume": {"emptyDir": {}, "hostPath": {"paths": ["/x"]}}}, "needs exactly one of"),
     (
         "memory in a folder",
-        {**TIER, "medium": "Memory", "volume": {"hostPath": {"path": "/x"}}},
+        {**TIER, "medium": "Memory", "volume": {"hostPath": {"paths": ["/x"]}}},
         "choose the medium SSD",
     ),
-    ("the node's root", {**TIER, "volume": {"hostPath": {"path": "/"}}}, "an absolute path of a folder other than /"),
-    ("a way up", {**TIER, "volume": {"hostPath": {"path": "/x/.."}}}, "an absolute path of a folder other than /"),
+    (
+        "the node's root",
+        {**TIER, "volume": {"hostPath": {"paths": ["/"]}}},
+        "an absolute path of a folder other than /",
+    ),
+    ("a way up", {**TIER, "volume": {"hostPath": {"paths": ["/x/.."]}}}, "an absolute path of a folder other than /"),
 ]
 
 

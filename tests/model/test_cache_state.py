@@ -424,3 +424,27 @@ def test_folders_of_one_level_share_by_capacity_and_keep_objects_together() -> N
 
     assert all(len(places) == 1 for places in tiers.values())
     assert 680 <= sum(1 in places for places in tiers.values()) <= 820
+
+
+def test_a_chunk_comes_not_back_to_where_its_old_copy_is_still_being_removed() -> None:
+    """The removal would take the new bytes: they go into another tier."""
+    state = CacheState([Tier(60, 1.0, 0.5), Tier(100, 0.9, 0.5, level=1)], Duel(keeping=False))
+    state.handle(ev.Resized(0, 0))
+    key = ChunkKey("aa", 0)
+    state.handle(ev.Wanted(key, 10))
+    state.handle(ev.Written(key, b""))
+    state.handle(ev.Resized(0, 60))
+    for _ in range(2):
+        state.handle(ev.Wanted(ChunkKey("ee", 0), 500))
+        state.pin(key)
+        state.handle(ev.Released(key, 1))
+    assert state.handle(ev.Idle()) == [Move(key, 1, 0, 10)]
+    state.handle(ev.Resized(0, 0))
+    assert state.handle(ev.Moved(key)) == [Remove(key, 1, 10)]
+    assert state.handle(ev.Damaged(key)) == [Remove(key, 0, 10)]
+    state.handle(ev.Removed(key, 0))
+
+    assert Write(key, 1) not in state.handle(ev.Wanted(key, 10))
+
+    state.handle(ev.Removed(key, 1))
+    assert state.handle(ev.Wanted(key, 10)) == [Write(key, 1)]

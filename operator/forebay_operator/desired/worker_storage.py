@@ -27,25 +27,51 @@ class Storage:
     arguments: tuple[str, ...]
 
 
+NODE_RESERVE = 0.18
+"""Share of the node's disk that a tier there leaves free: below 15 % the kubelet evicts pods, as it comes."""
+
+
+def _folders(index: int, tier: Tier) -> list[str]:
+    """The names of the tier's volumes: one for each of its folders."""
+    more = len(tier.host_path.paths) - 1 if tier.host_path is not None else 0
+    return [f"tier-{index}", *(f"tier-{index}-{number + 1}" for number in range(more))]
+
+
+def _path(name: str) -> str:
+    return f"{TIERS}/{name.removeprefix('tier-')}"
+
+
 def _argument(index: int, tier: Tier) -> str:
-    return (
-        f"medium={tier.medium},path={TIERS}/{index},quota={tier.quota_bytes},"
-        f"high={tier.high_watermark / 100:g},low={tier.low_watermark / 100:g}"
-    )
+    parts = [
+        f"medium={tier.medium}",
+        *(f"path={_path(name)}" for name in _folders(index, tier)),
+        f"quota={tier.quota_bytes}",
+        f"high={tier.high_watermark / 100:g}",
+        f"low={tier.low_watermark / 100:g}",
+        *([f"reserve={NODE_RESERVE:g}"] if tier.shares_the_nodes_disk else []),
+    ]
+    return ",".join(parts)
 
 
-def _volume(runtime: Runtime, index: int, tier: Tier) -> dict[str, Any] | None:
-    name = f"tier-{index}"
+def _volumes(runtime: Runtime, index: int, tier: Tier) -> list[dict[str, Any]]:
     if tier.claim is not None:
-        return None
+        return []
     if tier.host_path is not None:
-        # Not a hostPath of the pod: the node plugin makes the folder, hands it to the worker's user, and removes it.
-        attributes = {TIER_PATH: tier.host_path.path, RUNTIME_UID: runtime.metadata.uid}
-        return {"name": name, "csi": {"driver": DRIVER_NAME, "volumeAttributes": attributes}}
+        # Not hostPaths of the pod: the node plugin makes the folders for the worker's user, and removes them.
+        return [
+            {
+                "name": name,
+                "csi": {
+                    "driver": DRIVER_NAME,
+                    "volumeAttributes": {TIER_PATH: path, RUNTIME_UID: runtime.metadata.uid},
+                },
+            }
+            for name, path in zip(_folders(index, tier), tier.host_path.paths, strict=True)
+        ]
     empty_dir: dict[str, Any] = {"sizeLimit": str(tier.size_limit_bytes)}
     if tier.medium == "Memory":
         empty_dir["medium"] = "Memory"
-    return {"name": name, "emptyDir": empty_dir}
+    return [{"name": f"tier-{index}", "emptyDir": empty_dir}]
 
 
 def _claim(index: int, tier: Tier) -> dict[str, Any]:
@@ -59,17 +85,17 @@ def _claim(index: int, tier: Tier) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": f"tier-{index}"}, "spec": spec}
 
 
-def _mount(index: int, tier: Tier, folder: str, path: str) -> dict[str, Any]:
-    mount = {"name": f"tier-{index}", "mountPath": path}
+def _mount(name: str, tier: Tier, folder: str, path: str) -> dict[str, Any]:
+    mount = {"name": name, "mountPath": path}
     return {**mount, "subPath": folder} if tier.lasts else mount
 
 
 def storage(runtime: Runtime) -> Storage:
     """The pod template's share of the tiers."""
     tiers = tuple(enumerate(runtime.spec.tiers))
-    lasting = next(((i, tier) for i, tier in tiers if tier.lasts), None)
-    volumes = [volume for i, tier in tiers if (volume := _volume(runtime, i, tier)) is not None]
-    mounts = [_mount(i, tier, _CHUNKS_FOLDER, f"{TIERS}/{i}") for i, tier in tiers]
+    lasting = next(((f"tier-{i}", tier) for i, tier in tiers if tier.lasts), None)
+    volumes = [volume for i, tier in tiers for volume in _volumes(runtime, i, tier)]
+    mounts = [_mount(name, tier, _CHUNKS_FOLDER, _path(name)) for i, tier in tiers for name in _folders(i, tier)]
     if lasting is None:
         volumes.append({"name": "state", "emptyDir": {}})
         mounts.append({"name": "state", "mountPath": STATE})

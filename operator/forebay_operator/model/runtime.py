@@ -16,9 +16,9 @@ class EmptyDir(Model):
 
 
 class HostPath(Model):
-    """A folder of the node."""
+    """Folders of the node."""
 
-    path: str
+    paths: tuple[str, ...]
 
 
 class VolumeClaimTemplate(Model):
@@ -52,13 +52,18 @@ class Tier(Model):
 
     @property
     def host_path(self) -> HostPath | None:
-        """The node's folder, when the tier lives in one."""
+        """The node's folders, when the tier lives in such."""
         return self.volume.host_path if self.volume else None
 
     @property
     def claim(self) -> VolumeClaimTemplate | None:
         """The claim template, when the tier lives in claims."""
         return self.volume.volume_claim_template if self.volume else None
+
+    @property
+    def shares_the_nodes_disk(self) -> bool:
+        """Whether it lives where the kubelet watches the free space."""
+        return self.medium != "Memory" and not self.lasts
 
     @property
     def lasts(self) -> bool:

@@ -10,7 +10,7 @@ from forebay_protocol.volume import RUNTIMES_FILE
 
 def runtime(name: str, *, host_path: bool = True, replicas: int = 2, **metadata: Any) -> Runtime:
     """A Runtime whose UID is its name."""
-    volume = {"volume": {"hostPath": {"path": "/ssd"}}} if host_path else {}
+    volume = {"volume": {"hostPath": {"paths": ["/ssd"]}}} if host_path else {}
     return Runtime.read(
         {
             "metadata": {"name": name, "namespace": "ml", "uid": name, "generation": 1, **metadata},
