@@ -8,7 +8,7 @@ from forebay_bench.results import Result
 from forebay_bench.runs import Question
 from testkit.progress import Progress
 
-QUESTIONS = ("ring", "data", "index", "fill")
+QUESTIONS = ("ring", "data", "index", "fill", "never-slower")
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     progress = Progress()
     for name in wanted:
         machine = results.machine()
-        question: Question = importlib.import_module(f"forebay_bench.questions.{name}").measure
+        question: Question = importlib.import_module(f"forebay_bench.questions.{name.replace('-', '_')}").measure
         rows, notes = question(progress)
         found = Result(question=name, machine=machine, rows=tuple(rows), notes=tuple(notes))
         found.save()

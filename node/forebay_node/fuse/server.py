@@ -117,7 +117,10 @@ class Server:
             tree.close()
             self.close()
             counters = self._reader.counters
-            _log.info("served %d bytes from workers, %d from the store", counters.worker_bytes, counters.direct_bytes)
+            _log.info(
+                "served %d bytes from workers, %d from the store; %d bytes asked for twice",
+                counters.worker_bytes, counters.direct_bytes, counters.hedged_bytes,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Close connections and stores."""

@@ -50,3 +50,22 @@ def test_the_memory_for_chunks_on_their_way_follows_the_limit() -> None:
     assert default_fill_bytes(None) == default_fill_bytes(64 * 1024 * MIB) == 256 * MIB
     assert default_fill_bytes(512 * MIB) == 128 * MIB
     assert default_fill_bytes(64 * MIB) == 32 * MIB
+
+
+def test_memory_tiers_are_no_room_for_buffers(tmp_path: Path) -> None:
+    """Chunks on their way in get a quarter of what the tiers leave of the memory limit."""
+    common = [
+        "--id",
+        "w",
+        "--access-dir",
+        str(tmp_path),
+        "--state-dir",
+        str(tmp_path),
+        "--memory-limit",
+        str(512 * MIB),
+    ]
+    tiers = ["--tier", f"medium=Memory,path={tmp_path}/m,quota={256 * MIB}"]
+    tiers += ["--tier", f"medium=SSD,path={tmp_path}/s,quota={1024 * MIB}"]
+
+    assert parse([*common, *tiers]).fill_bytes == 64 * MIB
+    assert parse([*common, *tiers, "--fill-bytes", "5"]).fill_bytes == 5
