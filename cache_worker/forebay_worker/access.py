@@ -17,6 +17,7 @@ from forebay_protocol.auth import Grant, key_id, mint, parse_keys, verify
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import (
     CREDENTIALS_FILE,
+    DATA_KEY_FILE,
     DATASET_FILE,
     KEYS_FILE,
     Credentials,
@@ -24,6 +25,7 @@ from forebay_protocol.dataset import (
     credentials_from_json,
 )
 from forebay_protocol.errors import InvalidRequest, Overloaded
+from forebay_worker.store.sealing import KEY_SIZE
 
 _log = structlog.get_logger()
 
@@ -35,6 +37,8 @@ class Access:
     dataset: DatasetDocument
     credentials: dict[str, Credentials]
     keys: tuple[bytes, ...] = field(repr=False)
+    data_key: bytes = field(default=b"", repr=False)
+    """Encrypts tiers that are to be encrypted; empty where there is none."""
 
     @property
     def revision(self) -> str:
@@ -49,14 +53,27 @@ def read_access(folder: Path) -> Access:
         document = json.loads((folder / DATASET_FILE).read_bytes())
         raw_credentials = json.loads((folder / CREDENTIALS_FILE).read_bytes())
         keys = parse_keys(keys_file.read_text())
+        data_key = _data_key(folder / DATA_KEY_FILE)
     except FileNotFoundError as error:
         raise InvalidRequest(f"{Path(str(error.filename)).name} is not there yet") from error
     except ValueError:
         # The parser's own message may quote what it read.
         raise InvalidRequest("a file of the access folder is malformed") from None
     return Access(
-        dataset=DatasetDocument.from_json(document), credentials=credentials_from_json(raw_credentials), keys=keys
+        dataset=DatasetDocument.from_json(document), credentials=credentials_from_json(raw_credentials), keys=keys,
+        data_key=data_key,
     )  # fmt: skip
+
+
+def _data_key(path: Path) -> bytes:
+    """The data key, if the dataset has one; ValueError when it is none."""
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except FileNotFoundError:
+        return b""
+    if len(key) != KEY_SIZE:
+        raise ValueError("the data key has another length")
+    return key
 
 
 class AccessWatcher:

@@ -27,6 +27,7 @@ from forebay_worker.settings import WorkerSettings
 from forebay_worker.shell import ChunkShell, Judged, Limits
 from forebay_worker.store.mover import Mover
 from forebay_worker.store.scrub import Scrub
+from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.tiered import ChunkStore
 from forebay_worker.window import ServedWindow
 from forebay_worker.worth import Appraiser
@@ -35,6 +36,16 @@ ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "reactor"
 """Threads that must run as long as the worker does."""
 
 _log = structlog.get_logger()
+
+
+def _sealing(access: Access) -> Sealing | None:
+    return Sealing(access.data_key) if access.data_key else None
+
+
+def _is_of(store: ChunkStore, access: Access) -> bool:
+    """Whether a store goes on to be the right one: of the same dataset, encrypted with the same key."""
+    before, now = store.sealing, _sealing(access)
+    return store.dataset == access.dataset.uid and (before and before.key_id) == (now and now.key_id)
 
 
 class Worker:
@@ -112,7 +123,7 @@ class Worker:
     def _access_changed(self, access: Access) -> None:
         self._origin.change(access)
         cache = self.shell.cache
-        if cache is None or cache.store.dataset != access.dataset.uid:
+        if cache is None or not _is_of(cache.store, access):
             self.shell.cache = None
             if cache is not None:
                 cache.store.close()
@@ -120,7 +131,7 @@ class Worker:
         self._refresh.want()
 
     def _open_store(self, access: Access) -> None:
-        store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics)
+        store = ChunkStore(self._settings.tiers, access.dataset.uid, self.metrics, _sealing(access))
         self.index.load(access.dataset.uid)
         self.shell.cache = Judged(store, self._appraiser.judge)
         self._appraiser.want()

@@ -99,6 +99,9 @@ class Origin:
         source, prefix = self._of(one.mount)
         if not one.key.startswith(prefix):
             raise InvalidRequest("the key lies outside of its mount")
+        if not (one.version.isascii() and one.version.isprintable()):
+            # It becomes part of a request to the store.
+            raise InvalidRequest("the version is none that a store tells")
         try:
             source.read_into(one.key, one.version, one.size, offset, buffer)
         except SourceError as error:

@@ -27,6 +27,8 @@ class TierSettings:
     reserve: float = 0.0
     high: float = 0.95
     low: float = 0.85
+    encrypted: bool = False
+    """Whether chunks are encrypted on the tier's disks, with the access folder's data key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +67,14 @@ class WorkerSettings:
 
 
 def parse_tier(text: str) -> TierSettings:
-    """Read ``medium=SSD,path=/a,path=/b,quota=<bytes>,high=0.95,low=0.85,reserve=0``; ValueError says what is wrong."""
+    """Read ``medium=SSD,path=/a,path=/b,quota=<bytes>`` and the optional ``high=0.95,low=0.85,reserve=0,encrypted=no``.
+
+    ValueError says what is wrong.
+    """
     pairs = [part.partition("=") for part in text.split(",")]
     paths = tuple(Path(value) for name, _, value in pairs if name == "path")
     values = {name: value for name, _, value in pairs if name != "path"}
-    unknown = values.keys() - {"medium", "quota", "high", "low", "reserve"}
+    unknown = values.keys() - {"medium", "quota", "high", "low", "reserve", "encrypted"}
     missing = {"medium", "quota"} - values.keys() | ({"path"} if not paths else set())
     if unknown or missing:
         raise ValueError(f"tier {text!r}: unknown {sorted(unknown)}, missing {sorted(missing)}")
@@ -80,9 +85,12 @@ def parse_tier(text: str) -> TierSettings:
         high=float(values.get("high", "0.95")),
         low=float(values.get("low", "0.85")),
         reserve=float(values.get("reserve", "0")),
+        encrypted=values.get("encrypted") == "yes",
     )
     if tier.quota <= 0 or not 0 < tier.low < tier.high <= 1:
         raise ValueError(f"tier {text!r}: the quota must be positive and 0 < low < high <= 1")
+    if values.get("encrypted", "no") not in {"yes", "no"}:
+        raise ValueError(f"tier {text!r}: encrypted is yes or no")
     if not 0 <= tier.reserve < 1:
         raise ValueError(f"tier {text!r}: the reserve is a share of the file system, at least 0 and below 1")
     if len(set(paths)) < len(paths):

@@ -176,8 +176,7 @@ class ChunkShell:
             return False
         try:
             # Read by us rather than sent, so nobody after us would notice that it changed on the disk.
-            whole = os.preadv(lease.fd, [buffer], lease.offset) == len(buffer)
-            return whole and block_sums(buffer) == lease.sums
+            return _filled(lease, buffer) and block_sums(buffer) == lease.sums
         finally:
             lease.release()
 
@@ -211,3 +210,12 @@ class ChunkShell:
         """End without waiting for what is under way."""
         self._fetch_executor.shutdown(wait=False, cancel_futures=True)
         self._pull_executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _filled(lease: Lease, buffer: memoryview) -> bool:
+    """Fill the buffer with the whole chunk; whether all of it was there."""
+    if lease.plain:
+        return os.preadv(lease.fd, [buffer], lease.offset) == len(buffer)
+    data = lease.read(0, lease.length)
+    buffer[: len(data)] = data
+    return len(data) == len(buffer)

@@ -15,8 +15,9 @@ DATASET_FILE = "dataset.json"
 CREDENTIALS_FILE = "credentials.json"
 KEYS_FILE = "keys"
 AUTHORITY_FILE = "ca.crt"
+DATA_KEY_FILE = "data-key"
 """Names of the files in a worker's access folder, and of the keys of the Secret that fills it. The authority's
-certificate is there when workers speak TLS; who finds it speaks nothing else."""
+certificate is there when workers speak TLS; who finds it speaks nothing else. The data key is 64 hex digits."""
 
 READERS_FILE = "readers"
 """A key of the same Secret where a mount has limits: how many nodes read the Dataset, for mounts that know no ring."""

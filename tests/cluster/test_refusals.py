@@ -79,6 +79,11 @@ RUNTIMES = [
         "choose the medium SSD",
     ),
     (
+        "encrypted memory",
+        {"medium": "Memory", "quota": "64Mi", "encryption": "Required"},
+        "a Memory tier is on no disk",
+    ),
+    (
         "the node's root",
         {**TIER, "volume": {"hostPath": {"paths": ["/"]}}},
         "an absolute path of a folder other than /",

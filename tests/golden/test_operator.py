@@ -33,7 +33,7 @@ def test_objects_and_status(case: str, golden: Golden) -> None:
     of_dataset = dataset.plan_dataset(
         dataset.Observed(
             dataset=data, runtime=workers, credentials={}, secret_problems=(),
-            keys=KeySet(keys=("key",), since=NOW), fresh_key="fresh", claim=None,
+            keys=KeySet(keys=("key",), since=NOW), fresh_key="fresh", fresh_data_key="fresh data key", claim=None,
             volume={"status": {"phase": "Available"}}, pods=(), reports={},
             certificates=MADE if workers.spec.encrypted else None, reading_nodes=3,
         ),

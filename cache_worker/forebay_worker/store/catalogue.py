@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS chunk (
     object INTEGER NOT NULL, number INTEGER NOT NULL, length INTEGER NOT NULL, sums BLOB NOT NULL,
     added INTEGER NOT NULL, PRIMARY KEY (object, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sealed (
+    object_id TEXT NOT NULL, number INTEGER NOT NULL, start BLOB NOT NULL, PRIMARY KEY (object_id, number)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lease (
     id TEXT PRIMARY KEY, object_id TEXT NOT NULL, chunks INTEGER NOT NULL, unlinked TEXT, room INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -33,10 +36,11 @@ CREATE TABLE IF NOT EXISTS lease (
 class Catalogue:
     """The rows of one tier. Thread-safe; errors of the file system appear as sqlite3.Error."""
 
-    def __init__(self, root: Path, dataset: str) -> None:
-        """Open or begin the catalogue; what belongs to another dataset, or cannot be read, is forgotten."""
+    def __init__(self, root: Path, dataset: str, key_id: str = "") -> None:
+        """Open or begin the catalogue; what belongs to another dataset or key, or cannot be read, is forgotten."""
         self._path = root / FILE
         self._dataset = dataset
+        self._owner = f"{dataset} {key_id}".rstrip()
         self._lock = threading.Lock()
         try:
             self._connection = self._open()
@@ -51,9 +55,11 @@ class Catalogue:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
-        if connection.execute("SELECT dataset FROM about").fetchall() != [(self._dataset,)]:
-            connection.executescript("DELETE FROM chunk; DELETE FROM object; DELETE FROM lease; DELETE FROM about;")
-            connection.execute("INSERT INTO about VALUES (?)", (self._dataset,))
+        if connection.execute("SELECT dataset FROM about").fetchall() != [(self._owner,)]:
+            connection.executescript(
+                "DELETE FROM chunk; DELETE FROM object; DELETE FROM sealed; DELETE FROM lease; DELETE FROM about;"
+            )
+            connection.execute("INSERT INTO about VALUES (?)", (self._owner,))
         return connection
 
     def add(self, one: ObjectVersion, number: int, length: int, sums: bytes) -> None:
@@ -70,10 +76,23 @@ class Catalogue:
                 (number, length, sums, self._added, one.object_id),
             )
 
+    def seal(self, key: ChunkKey, start: bytes) -> None:
+        """A chunk is about to be written encrypted, with its counter beginning at ``start``."""
+        with self._lock:
+            self._connection.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?, ?)", (*key, start))
+
+    def start(self, key: ChunkKey) -> bytes | None:
+        """Where the counter of an encrypted chunk begins; None when the chunk is not here."""
+        with self._lock:
+            query = "SELECT start FROM sealed WHERE object_id = ? AND number = ?"
+            found = self._connection.execute(query, tuple(key)).fetchone()
+        return None if found is None else bytes(found[0])
+
     def remove(self, key: ChunkKey) -> None:
         """A chunk is no more."""
         with self._lock:
             execute = self._connection.execute
+            execute("DELETE FROM sealed WHERE object_id = ? AND number = ?", tuple(key))
             found = execute("SELECT id FROM object WHERE object_id = ?", (key.object_id,)).fetchone()
             if found is None:
                 return
@@ -116,6 +135,7 @@ class Catalogue:
             try:
                 execute("DELETE FROM chunk WHERE object IN (SELECT id FROM object WHERE object_id = ?)", (object_id,))
                 execute("DELETE FROM object WHERE object_id = ?", (object_id,))
+                execute("DELETE FROM sealed WHERE object_id = ?", (object_id,))
                 execute(
                     "UPDATE lease SET unlinked = ?, room = ? WHERE object_id = ? AND unlinked IS NULL",
                     (name, room, object_id),

@@ -14,6 +14,7 @@ from forebay_protocol.control import Problem, TierStatus
 from forebay_worker.core.chunk import Tier
 from forebay_worker.metrics import Metrics
 from forebay_worker.settings import TierSettings
+from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.tier import StorageTier
 
 _FILE_BLOCK = 4096
@@ -38,8 +39,11 @@ class _Folder:
 class Folders:
     """By number. The owner serializes ``open``, ``lose`` and ``capacities``."""
 
-    def __init__(self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics) -> None:
-        """Nothing is opened yet."""
+    def __init__(
+        self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics, sealing: Sealing | None = None
+    ) -> None:
+        """Nothing is opened yet. ``sealing`` is for the tiers that are to be encrypted."""
+        self._sealing = sealing
         self._settings = tiers
         self._dataset = dataset
         self._metrics = metrics
@@ -70,11 +74,18 @@ class Folders:
             return None
         medium = self.medium(number)
         try:
-            folder.storage = StorageTier(medium, folder.path, self._dataset)
+            folder.storage = StorageTier(medium, folder.path, self._dataset, self._sealing_of(folder))
         except (OSError, sqlite3.Error) as error:
             self._fail(folder, medium, error)
             return None
         return folder.storage
+
+    def _sealing_of(self, folder: _Folder) -> Sealing | None:
+        if not self._settings[folder.tier].encrypted:
+            return None
+        if self._sealing is None:
+            raise PermissionError(errno.ENOKEY, "the tier is to be encrypted and the access Secret has no data key")
+        return self._sealing
 
     def lose(self, number: int, error: Exception) -> None:
         """Take a folder out of use."""

@@ -68,7 +68,9 @@ class Holders:
         return Granted(name) in self._apply(ev.Leased(name, number, object_id, chunks))
 
     def lease(self, one: ObjectVersion, tier: int) -> ObjectLease | None:
-        """Hold the object's file in a tier open; None when there is none, or it is just losing chunks."""
+        """Hold the object's file in a tier open; None when there is none, it is encrypted or just losing chunks."""
+        if self._is_encrypted(tier):
+            return None
         name, chunks = secrets.token_urlsafe(12), len(list(one.chunks()))
         if not self._grant(name, tier, one.object_id, chunks):
             return None
@@ -82,6 +84,12 @@ class Holders:
         with self._lock:
             self._ends[name] = (tier, self._clock() + LEASE_SECONDS)
         return ObjectLease(name, tier, fd)
+
+    def _is_encrypted(self, tier: int) -> bool:
+        try:
+            return self._folders[tier].sealing is not None
+        except OSError:
+            return False
 
     def renew(self, name: str) -> bool:
         """One more term; False when the lease has ended, and nothing is promised of the file any more."""

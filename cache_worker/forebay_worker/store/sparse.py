@@ -89,9 +89,9 @@ class SparseFiles:
                 return False
             raise
 
-    def read(self, fd: int, number: int, length: int) -> bytes:
-        """A chunk's bytes; fewer where the file ends."""
-        return os.pread(fd, length, number * CHUNK_SIZE)
+    def read(self, fd: int, number: int, within: int, length: int) -> bytes:
+        """A chunk's bytes from ``within`` it on; fewer where the file ends."""
+        return os.pread(fd, length, number * CHUNK_SIZE + within)
 
     def object_ids(self) -> Iterator[str]:
         """All objects that have a file."""

@@ -14,6 +14,7 @@ from forebay_protocol.control import Problem
 from forebay_protocol.keys import ChunkKey, ObjectVersion
 from forebay_worker.core.instructions import Unlink
 from forebay_worker.store.catalogue import Catalogue
+from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.sparse import SparseFiles
 
 SUSPENSION = 15.0
@@ -60,8 +61,12 @@ def room_problem(medium: str, quota: int, capacity: int, room: Room, reserve: fl
 class StorageTier:
     """Keeps chunks of one dataset in one folder."""
 
-    def __init__(self, medium: str, path: Path, dataset: str) -> None:
-        """Open the folder and see that it can be written; the chunks of other datasets are forgotten."""
+    def __init__(self, medium: str, path: Path, dataset: str, sealing: Sealing | None = None) -> None:
+        """Open the folder and see that it can be written; the chunks of other datasets and keys are forgotten.
+
+        With ``sealing`` all chunks are encrypted.
+        """
+        self.sealing = sealing
         self._name = f"{medium} tier ({path})"
         self.problem: Problem | None = None
         self._suspended_until = 0.0
@@ -69,7 +74,7 @@ class StorageTier:
         path.mkdir(parents=True, exist_ok=True)
         _probe(path / _PROBE)
         self.files = SparseFiles(path)
-        self.catalogue = Catalogue(path, dataset)
+        self.catalogue = Catalogue(path, dataset, sealing.key_id if sealing else "")
 
     def recover(self) -> list[tuple[ObjectVersion, int, int, bytes]]:
         """The chunks that catalogue and files agree on, oldest first; everything else is removed."""
@@ -96,16 +101,23 @@ class StorageTier:
         finally:
             os.close(fd)
 
-    def read(self, fd: int, key: ChunkKey, length: int) -> bytes:
-        """A chunk's bytes; fewer where the file ends, and where the disk fails."""
+    def start(self, key: ChunkKey) -> bytes | None:
+        """What is needed to decrypt the chunk, empty where it is plain; None when it is not here."""
         try:
-            data = self.files.read(fd, key.number, length)
+            return self.catalogue.start(key) if self.sealing else b""
+        except sqlite3.Error:
+            return None
+
+    def read(self, fd: int, key: ChunkKey, start: bytes, within: int, length: int) -> bytes:
+        """Plain bytes of a chunk from ``within`` it on; fewer where the file ends, and where the disk fails."""
+        try:
+            data = self.files.read(fd, key.number, within, length)
         except OSError as error:
             self._read_errors += 1
             _log.warning("disk failed a read", tier=self._name, error=str(error))
             return b""
         self._read_errors = 0
-        return data
+        return self.sealing.apply(start, within, data) if self.sealing else data
 
     @property
     def broken(self) -> bool:
@@ -114,12 +126,17 @@ class StorageTier:
 
     def write(self, one: ObjectVersion, number: int, data: memoryview, sums: bytes) -> bool:
         """Bytes first, then the catalogue; False, and the folder rests, when the disk refuses."""
+        key = ChunkKey(one.object_id, number)
         try:
-            self.files.write(ChunkKey(one.object_id, number), data)
+            if self.sealing:
+                start = self.sealing.new_start()
+                self.catalogue.seal(key, start)
+                data = memoryview(self.sealing.apply(start, 0, data))
+            self.files.write(key, data)
             self.catalogue.add(one, number, len(data), sums)
         except (OSError, sqlite3.Error) as error:
             with contextlib.suppress(OSError):
-                self.files.remove(ChunkKey(one.object_id, number), len(data), lambda: True)
+                self.files.remove(key, len(data), lambda: True)
             self._suspend(error)
             return False
         return True

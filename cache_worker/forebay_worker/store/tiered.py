@@ -25,6 +25,7 @@ from forebay_worker.settings import TierSettings
 from forebay_worker.store.checksums import block_sums
 from forebay_worker.store.folders import Folders
 from forebay_worker.store.holders import Holders
+from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.tier import StorageTier
 
 _ROOM_PATIENCE = 5.0
@@ -49,11 +50,15 @@ Judge = Callable[[ObjectVersion, int], Judgement]
 
 
 class Lease:
-    """A chunk that may be read from ``fd`` at ``offset`` until ``release``; not to be shared by threads."""
+    """A chunk that may be read until ``release``; if it is plain, from ``fd`` at ``offset``. Not for two threads."""
 
-    def __init__(self, store: "ChunkStore", chunk: Chunk, tier: int, fd: int) -> None:
-        """Takes over the pin and the descriptor. The chunk may move to another tier meanwhile."""
+    def __init__(self, store: "ChunkStore", chunk: Chunk, tier: int, fd: int, start: bytes) -> None:
+        """Takes over the pin and the descriptor. The chunk may move to another tier meanwhile.
+
+        ``start`` is what is needed to decrypt the chunk, empty where it is plain.
+        """
         self._store = store
+        self.start = start
         self._chunk = chunk
         self.key = chunk.key
         self.fd = fd
@@ -61,6 +66,15 @@ class Lease:
         self.offset = chunk.key.number * CHUNK_SIZE
         self.length = chunk.length
         self.sums = chunk.sums
+
+    @property
+    def plain(self) -> bool:
+        """Whether the bytes behind ``fd`` are the chunk's own; else only ``read`` gives them."""
+        return not self.start
+
+    def read(self, within: int, length: int) -> bytes:
+        """Bytes of the chunk, decrypted; fewer when they are not there (any more). ``within`` is a block's start."""
+        return self._store.read(self, within, length)
 
     def release(self) -> None:
         """Close the descriptor and let the chunk go."""
@@ -88,13 +102,17 @@ class Lease:
 class ChunkStore:
     """Chunks of one dataset. Thread-safe."""
 
-    def __init__(self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics) -> None:
+    def __init__(
+        self, tiers: tuple[TierSettings, ...], dataset: str, metrics: Metrics, sealing: Sealing | None = None
+    ) -> None:
         """Open all tiers and take over what survived there; it is verified when it is first used.
 
         A folder that cannot be opened is left out, says so in its status, and is tried again with every ``measure``.
+        ``sealing`` encrypts the tiers that are to be encrypted; without it those are left out.
         """
+        self.sealing = sealing
         self._metrics = metrics
-        self._folders = Folders(tiers, dataset, metrics)
+        self._folders = Folders(tiers, dataset, metrics, sealing)
         self._state = CacheState(self._folders.tiers())
         self._lock = threading.Lock()
         self._measuring = threading.Lock()
@@ -134,29 +152,37 @@ class ChunkStore:
             if chunk is None:
                 return None, False
             verified, tier = chunk.verified, chunk.tier
-        try:
-            fd = self._folders[tier].files.open(key.object_id)
-        except OSError:
+        fd, start = self._open(tier, key)
+        if fd is None or start is None:
             self.damaged(chunk, tier)
             self.apply(ev.Released(key, tier))
             return None, False
-        return Lease(self, chunk, tier, fd), verified
+        return Lease(self, chunk, tier, fd, start), verified
+
+    def _open(self, tier: int, key: ChunkKey) -> tuple[int | None, bytes | None]:
+        """The file of a chunk, and what is needed to decrypt it; neither unless both are there."""
+        try:
+            storage = self._folders[tier]
+            start = storage.start(key)
+            return (None, None) if start is None else (storage.files.open(key.object_id), start)
+        except OSError:
+            return None, None
 
     def _verify(self, lease: Lease) -> bool:
-        data = self._read(lease)
+        data = self.read(lease, 0, lease.length)
         if len(data) == lease.length and block_sums(memoryview(data)) == lease.sums:
             self.apply(ev.Verified(lease.key))
             return True
         lease.damaged()
         return False
 
-    def _read(self, lease: Lease) -> bytes:
+    def read(self, lease: Lease, within: int, length: int) -> bytes:
         """The chunk's bytes; none when its disk fails, and if it did so often the whole folder is given up."""
         try:
             storage = self._folders[lease.tier]
         except OSError:
             return b""
-        data = storage.read(lease.fd, lease.key, lease.length)
+        data = storage.read(lease.fd, lease.key, lease.start, within, length)
         if storage.broken:
             self._lose(lease.tier, OSError("reads fail again and again"))
         return data
@@ -293,7 +319,7 @@ class ChunkStore:
         try:
             with self._lock:
                 one = self._objects.get(move.key.object_id)
-            data = memoryview(self._read(lease))
+            data = memoryview(self.read(lease, 0, lease.length))
             if one is None or lease.tier != move.source or len(data) != lease.length:
                 return False
             if block_sums(data) != lease.sums:

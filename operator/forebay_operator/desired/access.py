@@ -11,6 +11,7 @@ from forebay_operator.model.keys import KeySet
 from forebay_protocol.dataset import (
     AUTHORITY_FILE,
     CREDENTIALS_FILE,
+    DATA_KEY_FILE,
     DATASET_FILE,
     KEYS_FILE,
     READERS_FILE,
@@ -25,11 +26,18 @@ def encode(text: str) -> str:
 
 
 def access_secret(
-    dataset: Dataset, credentials: dict[str, Credentials], keys: KeySet, authority: str, readers: int
+    dataset: Dataset,
+    credentials: dict[str, Credentials],
+    keys: KeySet,
+    *,
+    authority: str = "",
+    readers: int = 0,
+    data_key: str = "",
 ) -> dict[str, Any]:
     """The Secret. ``authority`` is the certificate by which workers are verified, empty where they speak no TLS.
 
-    ``readers`` is how many nodes read the Dataset; told only where that matters.
+    ``readers`` is how many nodes read the Dataset; told only where that matters. ``data_key`` encrypts tiers, empty
+    where none is encrypted.
     """
     return {
         "apiVersion": "v1",
@@ -47,6 +55,7 @@ def access_secret(
             CREDENTIALS_FILE: encode(json.dumps(credentials_to_json(credentials), sort_keys=True)),
             KEYS_FILE: encode(keys.file),
             **({AUTHORITY_FILE: encode(authority)} if authority else {}),
+            **({DATA_KEY_FILE: encode(data_key)} if data_key else {}),
             **({READERS_FILE: encode(str(readers))} if dataset.limited else {}),
         },
     }

@@ -49,6 +49,7 @@ def _argument(index: int, tier: Tier) -> str:
         f"high={tier.high_watermark / 100:g}",
         f"low={tier.low_watermark / 100:g}",
         *([f"reserve={NODE_RESERVE:g}"] if tier.shares_the_nodes_disk else []),
+        *(["encrypted=yes"] if tier.encryption == "Required" else []),
     ]
     return ",".join(parts)
 

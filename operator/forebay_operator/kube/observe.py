@@ -21,7 +21,7 @@ from forebay_operator.model.keys import KeySet
 from forebay_operator.model.runtime import Runtime
 from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
-from forebay_protocol.dataset import AUTHORITY_FILE, KEYS_FILE
+from forebay_protocol.dataset import AUTHORITY_FILE, DATA_KEY_FILE, KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
 
 _PODS_TO_CONFIRM = 10
@@ -132,6 +132,8 @@ class Observer:
             secret_problems=problems,
             keys=None if seen.deleting else await self._keys_of(seen),
             fresh_key=secrets.token_hex(32),
+            data_key=await self._data_key_of(seen),
+            fresh_data_key=secrets.token_hex(32),
             claim=self._cache.get("PersistentVolumeClaim", namespace, name),
             volume=self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid)),
             pods=tuple(pod["metadata"]["name"] for pod in self._users(namespace, name)),
@@ -173,6 +175,11 @@ class Observer:
         note = secret["metadata"].get("annotations", {}).get(meta.ANNOTATION_KEY_ROTATION, "")
         made = datetime.fromisoformat(secret["metadata"]["creationTimestamp"])
         return KeySet.read(_text(secret, KEYS_FILE), note, made)
+
+    async def _data_key_of(self, seen: Dataset) -> str:
+        """The key that encrypts tiers; once made it stays, for without it they are cold."""
+        secret = None if seen.deleting else await self._owned_secret(seen, names.access_secret(seen.metadata.name))
+        return "" if secret is None else _text(secret, DATA_KEY_FILE).strip()
 
     async def _certificates_of(self, seen: Dataset, cached_by: Runtime | None) -> Certificates | None:
         """What is held or must be made; without a Runtime, what its mounts were told goes on to hold."""

@@ -44,6 +44,7 @@ class Tier(Model):
     volume: TierVolume | None = None
     high_watermark: int = 95
     low_watermark: int = 85
+    encryption: Literal["Disabled", "Required"] = "Disabled"
 
     @property
     def quota_bytes(self) -> int:
@@ -111,6 +112,11 @@ class RuntimeSpec(Model):
     def encrypted(self) -> bool:
         """Whether workers speak TLS."""
         return self.tls == "Required"
+
+    @property
+    def needs_data_key(self) -> bool:
+        """Whether a tier is encrypted."""
+        return any(tier.encryption == "Required" for tier in self.tiers)
 
     @property
     def uses_node_folders(self) -> bool:

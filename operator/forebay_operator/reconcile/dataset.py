@@ -31,9 +31,9 @@ class Observed:
     """What was seen.
 
     ``secret_problems``: per mount whose Secret is missing or lacks keys; ``keys``: those of the access Secret, if
-    there is one; ``fresh_key``: random, to be used when one is wanted; ``pods``: names of unfinished pods that use the
-    claim; ``workers``: names of the worker pods that run; ``certificates``: theirs, if they speak TLS;
-    ``reading_nodes``: how many nodes ``pods`` run on.
+    there is one; ``fresh_key``, ``fresh_data_key``: random, to be used when one is wanted; ``pods``: names of
+    unfinished pods that use the claim; ``workers``: names of the worker pods that run; ``certificates``: theirs, if
+    they speak TLS; ``reading_nodes``: how many nodes ``pods`` run on.
     """
 
     dataset: Dataset
@@ -42,6 +42,8 @@ class Observed:
     secret_problems: tuple[Problem, ...]
     keys: KeySet | None
     fresh_key: str = field(repr=False)
+    data_key: str = field(default="", repr=False)
+    fresh_data_key: str = field(default="", repr=False)
     claim: dict[str, Any] | None
     volume: dict[str, Any] | None
     pods: tuple[str, ...]
@@ -80,7 +82,11 @@ def _secrets(seen: Observed, keys: KeySet) -> tuple[dict[str, Any], ...]:
     dataset, made = seen.dataset, seen.certificates
     authority = made.authority.certificate if made else ""
     readers = counted_readers(seen.reading_nodes)
-    access = access_secret(dataset, dict(seen.credentials), keys, authority, readers)
+    wanted = seen.runtime is not None and seen.runtime.spec.needs_data_key
+    data_key = seen.data_key or (seen.fresh_data_key if wanted else "")
+    access = access_secret(
+        dataset, dict(seen.credentials), keys, authority=authority, readers=readers, data_key=data_key
+    )
     return (*(tls_secrets(dataset, made) if made else ()), access)
 
 

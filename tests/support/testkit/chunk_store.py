@@ -42,7 +42,7 @@ def get(store: ChunkStore, one: ObjectVersion, number: int = 0) -> bytes | None:
     if lease is None:
         return None
     try:
-        return os.pread(lease.fd, lease.length, lease.offset)
+        return os.pread(lease.fd, lease.length, lease.offset) if lease.plain else lease.read(0, lease.length)
     finally:
         lease.release()
 

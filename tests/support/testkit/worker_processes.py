@@ -49,6 +49,7 @@ class TierFolder:
     high: float = 0.95
     low: float = 0.85
     path: Path | None = None
+    encrypted: bool = False
 
 
 class WorkerProcess:
@@ -81,7 +82,8 @@ class WorkerProcess:
         self._argv += ["--data-port", str(self.data_port), "--control-port", str(self.control_port), *flags]
         for tier, path in zip(tiers, self.tier_paths, strict=True):
             limits = f"quota={tier.quota},high={tier.high},low={tier.low}"
-            self._argv += ["--tier", f"medium={tier.medium},path={path},{limits}"]
+            sealed = "yes" if tier.encrypted else "no"
+            self._argv += ["--tier", f"medium={tier.medium},path={path},{limits},encrypted={sealed}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -203,6 +205,7 @@ class WorkerCluster:
     epoch: int = 0
     tls: TlsFolder | None = None
     key: str = KEY
+    data_key: str = ""
     group: MemoryGroup | None = None
 
     @property
@@ -215,11 +218,18 @@ class WorkerCluster:
         self.access.mkdir(exist_ok=True)
         self._write("credentials.json", json.dumps(credentials_to_json(dict(self.credentials))))
         self.write_keys(self.key)
+        if self.data_key:
+            self.write_data_key(self.data_key)
         self._write("dataset.json", json.dumps(self.document.to_json()))
 
     def write_keys(self, *keys: str) -> None:
         """Replace the key file; the first key signs."""
         self._write("keys", "".join(f"{key}\n" for key in keys))
+
+    def write_data_key(self, key: str) -> None:
+        """Replace the key that encrypts tiers."""
+        self.data_key = key
+        self._write("data-key", key + "\n")
 
     def _write(self, name: str, text: str) -> None:
         fresh = self.access / f".{name}"
