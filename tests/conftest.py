@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from testkit.proofs import FULL_VARIABLE, PART_VARIABLE, Proof
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("forebay", deadline=None)
+settings.load_profile("forebay")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
