@@ -12,6 +12,7 @@ from testkit.cluster.teardown import Teardown
 from testkit.progress import Progress
 from testkit.settings import Settings
 from testkit.store import Store
+from testkit.waiting import eventually
 from testkit.worker_processes import MIB, TierFolder, WorkerCluster
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory is wanted
@@ -39,6 +40,8 @@ def store(progress: Progress, mbit: int | None = None) -> Iterator[Store]:
     try:
         running.up()
         running.set_rate(mbit)
+        # Ready is what the server says of itself a moment before it takes requests.
+        eventually(lambda: running.request("GET", "").status == 200, timeout=30, what="the S3 server lists its buckets")
         yield running
     finally:
         left = Teardown(SETTINGS, progress).run()

@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from forebay.buffers import make_buffer
 from forebay_protocol.errors import (
     ChecksumMismatch,
     NotCached,
@@ -42,12 +43,6 @@ BUDGET_PATIENCE = 10.0
 """Seconds that a chunk waits for room in memory before its readers are told to go elsewhere."""
 
 _OWNER_FAILED = (WorkerUnavailable, Overloaded, ChecksumMismatch, Unauthorized)
-
-
-class ChunkBuffer(bytearray):
-    """A bytearray whose end can be observed."""
-
-    __slots__ = ("__weakref__",)
 
 
 class Fetched:
@@ -188,7 +183,7 @@ class ChunkShell:
         """
         length = one.chunk_span(number).length
         self._budget.take(length, BUDGET_PATIENCE)
-        buffer = ChunkBuffer(length)
+        buffer = make_buffer(length)
         weakref.finalize(buffer, self._budget.give, length).atexit = False
         view = memoryview(buffer)
         del buffer

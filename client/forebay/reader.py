@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from forebay.buffers import make_buffer
 from forebay.flight import SingleFlight
 from forebay.pace import Pace
 from forebay.pool import ConnectionPool
@@ -161,7 +162,7 @@ class ChunkReader:
         aligned = block_aligned(span.offset, span.length, one.size)
 
         def transfer() -> memoryview:
-            buffer = bytearray(aligned.length)
+            buffer = make_buffer(aligned.length)
             self.read_into(one, aligned, memoryview(buffer))
             return memoryview(buffer).toreadonly()
 

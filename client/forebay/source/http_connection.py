@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from forebay.source.deadline import Deadline, Pace, Patience
 
+_MOST_COLLECTED = 256 * 1024
 _MOST_HEAD = 64 * 1024
 _MOST_TEXT = 16 * 1024 * 1024
 _PIECE = 64 * 1024
@@ -105,6 +106,7 @@ class HttpConnection:
         self._socket: socket.socket | None = None
         self._aborted = False
         self._rest = b""
+        self._least = 1
         self.reusable = False
         """Whether the last answer was read to its end and another request may follow."""
 
@@ -187,15 +189,38 @@ class HttpConnection:
         pace, sock = Pace(self._patience), self._open_socket()
         try:
             while position < len(buffer):
+                self._wake_after(len(buffer) - position)
                 sock.settimeout(deadline.need(self._patience.stall_seconds))
-                count = sock.recv_into(buffer[position:])
+                count = self._receive_into(sock, buffer[position:])
                 if not count:
                     raise ConnectionResetError(f"the answer ended after {position} of {len(buffer)} bytes")
                 position += count
                 pace.arrived(count)
         finally:
             received(position)
+        self._wake_after(1)
         self.reusable = head.keep_alive and not self._rest
+
+    def _wake_after(self, left: int) -> None:
+        """Let the kernel collect much of a large body before it wakes us: each time costs Python its lock."""
+        least = min(left, _MOST_COLLECTED) if self._tls is None else 1
+        if least != self._least:
+            self._open_socket().setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            self._least = least
+
+    def _receive_into(self, sock: socket.socket, buffer: memoryview) -> int:
+        """Receive some; TimeoutError when nothing came in time."""
+        try:
+            return sock.recv_into(buffer)
+        except TimeoutError:
+            if self._least == 1:
+                raise
+        # Less than what was to be collected, perhaps: whether it is too little is for the pace to say.
+        sock.setblocking(False)
+        try:
+            return sock.recv_into(buffer)
+        except BlockingIOError as error:
+            raise TimeoutError("nothing of the answer came in time") from error
 
     def text(self, head: Head, deadline: Deadline) -> bytes:
         """A small body, whatever its framing; MalformedAnswer when it is not small."""
