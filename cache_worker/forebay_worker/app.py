@@ -29,10 +29,11 @@ from forebay_worker.store.mover import Mover
 from forebay_worker.store.scrub import Scrub
 from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.tiered import ChunkStore
+from forebay_worker.wholeness import Wholeness
 from forebay_worker.window import ServedWindow
 from forebay_worker.worth import Appraiser
 
-ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "reactor", "scrub", "tls"}
+ESSENTIAL_THREADS = {"access", "accept", "appraise", "index", "mover", "reactor", "scrub", "tls", "wholeness"}
 """Threads that must run as long as the worker does."""
 
 _log = structlog.get_logger()
@@ -75,6 +76,7 @@ class Worker:
         self.loads = Loads(settings.state_dir / "loads.json", self.shell, self.index, self.membership)
         self._window = ServedWindow()
         self._scrub = Scrub(self._store, settings.scrub_rate, self.metrics)
+        self._wholeness = Wholeness(self._store, self._origin.digest, self.metrics)
         tls = None if self._tls is None else self._tls.context
         self._mover = Mover(self._store)
         self._data = DataServer(
@@ -97,6 +99,7 @@ class Worker:
         self.membership.listen(lambda _: self._ring_changed())
         self.index.listen(lambda _: self._appraiser.want())
         self.shell.on_source_error = self._source_failed
+        self.shell.on_kept = self._wholeness.arrived
         if self._tls is not None:
             self._tls.start()
         self._appraiser.start()
@@ -104,6 +107,7 @@ class Worker:
         self.loads.resume()
         self._refresh.start()
         self._scrub.start()
+        self._wholeness.start()
         self._mover.start()
         self.data_port = self._data.start(self._settings.address, self._settings.data_port)
         self.control_port = self._control.start(self._settings.address, self._settings.control_port)
@@ -204,6 +208,7 @@ class Worker:
         self.loads.stop()
         self._data.stop(self._settings.stop_seconds)
         self._scrub.stop()
+        self._wholeness.stop()
         self._mover.stop()
         self._appraiser.stop()
         self.access.stop()

@@ -41,6 +41,10 @@ class Metrics:
             f"{prefix}_hedged_requests", "Second requests to the store, sent because the first took long.",
             registry=registry,
         )  # fmt: skip
+        self.whole_objects = Counter(
+            f"{prefix}_whole_objects", "Objects compared with the store's digest once they were whole, by the result.",
+            ["result"], registry=registry,
+        )  # fmt: skip
         self.peer_bytes = Counter(f"{prefix}_peer_bytes", "Bytes fetched from other workers.", registry=registry)
         self.fills = Counter(
             f"{prefix}_fills", "Chunks fetched, by where from and what became of them.", ["source", "result"],

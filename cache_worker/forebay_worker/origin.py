@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from forebay.limits import Gate
-from forebay.source import Grant, Listing, Meter, Source, open_source, parse_source
+from forebay.source import Digest, Digesting, Grant, Listing, Meter, Source, open_source, parse_source
 from forebay.source.newest import newest
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
@@ -113,6 +113,11 @@ class Origin:
         """The object as its store has it now; None when it is gone."""
         source, prefix = self._of(one.mount)
         return newest(source, prefix, one)
+
+    def digest(self, one: ObjectVersion) -> Digest | None:
+        """What the store says of a whole object, where that protects more than the transport does."""
+        source, _ = self._of(one.mount)
+        return source.digest(one.key, one.version) if isinstance(source, Digesting) else None
 
     def _note(self, mount: str, error: SourceError | None) -> None:
         """Remember what the store said last; an answer about one object shows that it works."""

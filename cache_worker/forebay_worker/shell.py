@@ -91,6 +91,7 @@ class ChunkShell:
         self._pull_executor = executor(limits.fetchers, "pull")
         self.cache: Judged | None = None
         self.on_source_error: Callable[[SourceError], None] = lambda _: None
+        self.on_kept: Callable[[ObjectVersion, int], None] = lambda _one, _number: None
 
     def get(
         self, one: ObjectVersion, number: int, flags: Flag, announce: Callable[[], None] = lambda: None
@@ -197,6 +198,8 @@ class ChunkShell:
         cache, kept = self.cache, False
         if keep and cache is not None and cache.store.dataset == one.dataset:
             kept = cache.store.put(one, number, fetched.data, fetched.sums, cache.judge)
+        if kept:
+            self.on_kept(one, number)
         self._metrics.fills.labels(fetched.source, "kept" if kept else "passed_on").inc()
         self._metrics.fill_seconds.labels(fetched.source).observe(time.monotonic() - start)
         return fetched

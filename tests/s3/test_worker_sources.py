@@ -1,9 +1,12 @@
 """Workers over sources of several kinds at once: a bucket, a claim, a web server; and what they count."""
 
+import base64
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import pytest
 
 from forebay.direct import DirectSources
@@ -22,10 +25,12 @@ from testkit.worker_processes import WorkerCluster, WorkerProcess
 BODIES = {"bucket": os.urandom(CHUNK_SIZE + 7), "claim": os.urandom(CHUNK_SIZE + 8), "web": os.urandom(CHUNK_SIZE + 9)}
 
 
-def _metric(worker: WorkerProcess, name: str) -> float:
-    """The value of a counter."""
+def _metric(worker: WorkerProcess, name: str, missing: float | None = None) -> float:
+    """The value of a counter; ``missing`` while nobody has counted."""
     text = worker.call("GET", control.METRICS)[1].decode()
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    if found is None and missing is not None:
+        return missing
     assert found, text
     return float(found[1])
 
@@ -96,3 +101,42 @@ def test_a_worker_hedges_and_counts_it(bucket: Bucket, proxy: StoreProxy, keys: 
         assert stalled
         assert _metric(worker, "forebay_worker_hedged_requests_total") >= 1
         assert _metric(worker, "forebay_worker_origin_retries_total") == 0
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "CRC32C"])
+def test_a_bit_that_flips_in_a_large_object_is_found(
+    bucket: Bucket, proxy: StoreProxy, keys: Credentials, tmp_path: Path, algorithm: str
+) -> None:
+    """Ranges over plain HTTP carry no checksum: the object is compared when it is whole, dropped, and fetched anew."""
+    body = os.urandom(2 * CHUNK_SIZE + 99)
+    checksum = base64.b64encode(google_crc32c.value(body).to_bytes(4, "big")).decode()
+    extra: dict[str, Any] = {} if algorithm == "MD5" else {"ChecksumCRC32C": checksum}
+    for key in ("flipped", "sound"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=body, **extra)
+    mount = MountSpec(name="bucket", source=f"s3://{bucket.name}", path="/", endpoint=proxy.url)
+    document = DatasetDocument(uid="uid-1", namespace="team", name="data", mounts=(mount,), refresh_seconds=None)
+    flipped: list[str] = []
+
+    def flip(path: str, answer: StoreAnswer) -> None:
+        second = answer.status == 206 and answer.range.startswith(f"bytes={CHUNK_SIZE}-")
+        if path.endswith("/flipped") and second and not flipped:
+            flipped.append(path)
+            answer.body = answer.body[:-1] + bytes([answer.body[-1] ^ 1])
+
+    proxy.break_answers(flip)
+    with WorkerCluster(tmp_path, document, {"bucket": keys}) as cluster:
+        [worker] = cluster.start(1).workers
+        objects = versions(cluster.wait_for_index())
+        assert worker.read(objects["flipped"]) != body
+        assert worker.read(objects["sound"]) == body
+
+        for result in ("mismatched", "matched"):
+            eventually(
+                lambda: _metric(worker, f'forebay_worker_whole_objects_total{{result="{result}"}}', missing=0.0),
+                timeout=30, what=f"an object {result}", until=lambda count: count == 1,
+            )  # fmt: skip
+        eventually(lambda: worker.read(objects["flipped"]) == body, timeout=30, what="the right bytes are served")
+        eventually(
+            lambda: _metric(worker, 'forebay_worker_whole_objects_total{result="matched"}', missing=0.0),
+            timeout=30, what="both objects matched", until=lambda count: count == 2,
+        )  # fmt: skip

@@ -137,9 +137,9 @@ class ChunkStore:
                 tier.remove(key, length, partial(self._in_use, number, one.object_id))
         self.holders.take_over(number, tier)
 
-    def lease(self, key: ChunkKey, *, verify: bool = True) -> Lease | None:
+    def lease(self, key: ChunkKey, *, verify: bool = True, touch: bool = True) -> Lease | None:
         """The chunk, verified since the start and pinned; None when it is not here, or not verified and not to be."""
-        lease, verified = self._pin(key, touch=True)
+        lease, verified = self._pin(key, touch=touch)
         if lease is None or verified or (verify and self._verify(lease)):
             return lease
         lease.release()

@@ -1,7 +1,7 @@
 """What Forebay asks of an object store, and what it may count on in return."""
 
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from forebay_protocol.errors import SourceDenied
 
@@ -24,6 +24,22 @@ class InvalidCredentials(SourceDenied):
     """The store does not know these credentials, or their signature is wrong."""
 
     reason: ClassVar[str] = "InvalidCredentials"
+
+
+class Digest(NamedTuple):
+    """What a store says that all bytes of an object add up to: ``crc32c`` (4 bytes, big-endian) or ``md5``."""
+
+    algorithm: str
+    value: bytes
+
+
+@runtime_checkable
+class Digesting(Protocol):
+    """A source whose transport protects nothing, but whose store knows digests of whole objects."""
+
+    def digest(self, key: str, version: str) -> Digest | None:
+        """The digest of exactly this version; None when the store has none that can be compared."""
+        ...
 
 
 class Source(Protocol):

@@ -5,10 +5,13 @@ were uploaded in parts or are encrypted are no MD5; those of some stores never a
 arrives twice with the same bytes and both times does not match.
 """
 
+import base64
+import binascii
 import hashlib
 import re
 import threading
 
+from forebay.source.base import Digest
 from forebay.source.http_connection import Head
 from forebay_protocol.errors import SourceInvalid
 
@@ -25,10 +28,23 @@ class EtagDigests:
         self._doubted: dict[tuple[str, str], str] = {}
         self._are_digests = True
 
+    def of(self, version: str, head: Head) -> Digest | None:
+        """The digest that the head of an answer tells of a whole object, the cheaper one first; None without any."""
+        crc32c = head.headers.get("x-amz-checksum-crc32c", "")
+        if crc32c and head.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT" and "-" not in crc32c:
+            try:
+                return Digest("crc32c", base64.b64decode(crc32c, validate=True))
+            except binascii.Error:
+                return None
+        return Digest("md5", bytes.fromhex(version)) if self._is_digest(version, head) else None
+
+    def _is_digest(self, version: str, head: Head) -> bool:
+        encrypted = any(name.startswith("x-amz-server-side-encryption") for name in head.headers)
+        return self._are_digests and not encrypted and _MD5.fullmatch(version) is not None
+
     def check(self, key: str, version: str, head: Head, data: memoryview) -> None:
         """Raise SourceInvalid when a whole object does not match its ETag."""
-        encrypted = any(name.startswith("x-amz-server-side-encryption") for name in head.headers)
-        if not self._are_digests or encrypted or not _MD5.fullmatch(version):
+        if not self._is_digest(version, head):
             return
         found = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if found != version and not self._is_certain(key, version, found):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from forebay.limits import Gate
 from forebay.source import s3_credentials
 from forebay.source.answers import Asked, check_range, http_date, retry_after, transport
-from forebay.source.base import InvalidCredentials, Listing
+from forebay.source.base import Digest, InvalidCredentials, Listing
 from forebay.source.deadline import PATIENCE, Deadline, Patience
 from forebay.source.digests import EtagDigests
 from forebay.source.grant import Grant
@@ -125,6 +125,22 @@ class S3Source:
         if etag != version:
             raise ObjectChanged("the store answered with another version of the object; open the file again")
 
+    def digest(self, key: str, version: str) -> Digest | None:
+        """What the store says of the whole object, for stores that are read over plain HTTP; else None."""
+        digests = self._digests
+        if digests is None:
+            return None
+
+        def ask(limit: Deadline) -> Digest | None:
+            headers = {"If-Match": f'"{version}"', "x-amz-checksum-mode": "ENABLED"}
+            with self._exchange(key, {}, headers, limit, Attempt(), method="HEAD") as answer:
+                if answer.head.status != 200:
+                    raise self._refused(answer.head, b"", key)
+                self._check_version(answer.head, version)
+                return digests.of(version, answer.head)
+
+        return self._retries.run(ask)
+
     def probe(self) -> None:
         """List one key: it needs the same rights as the index does."""
         parameters = {"list-type": "2", "max-keys": "1", "prefix": self._prefix}
@@ -138,7 +154,7 @@ class S3Source:
     @contextmanager
     def _exchange(
         self, key: str, parameters: Mapping[str, str], headers: dict[str, str], limit: Deadline, attempt: Attempt,
-        expected: int = 0,
+        expected: int = 0, method: str = "GET",
     ) -> Iterator[Answer]:  # fmt: skip
         path, query = self._root + encode(key, safe="/"), query_string(parameters)
         if not key and self._root != "/":
@@ -146,9 +162,9 @@ class S3Source:
         headers = {**headers, **self._extra}
         keys = self._keys()
         if keys is not None:
-            headers = self._signer.sign(keys, "GET", path, query, headers, self._client.host.header)
+            headers = self._signer.sign(keys, method, path, query, headers, self._client.host.header)
         target = f"{path}?{query}" if query else path
-        request = Request("GET", target, {**headers, "User-Agent": "forebay"}, expected)
+        request = Request(method, target, {**headers, "User-Agent": "forebay"}, expected)
         with transport(self._what(key), self._place), self._client.exchange(request, limit, attempt) as answer:
             yield answer
 
