@@ -11,7 +11,7 @@ from typing import NamedTuple
 from forebay_bench import generator, nginx, rig
 from forebay_bench.generator import Call, Target
 from forebay_bench.questions import receiving
-from forebay_bench.results import Row, compared
+from forebay_bench.results import Row, compared, measured
 from forebay_bench.runs import best_of, interleaved
 from forebay_protocol import wire
 from forebay_protocol.keys import ObjectVersion, block_aligned, block_count
@@ -90,11 +90,14 @@ class _HitPath:
         theirs: Callable[[Target], list[Call]],
     ) -> None:  # fmt: skip
         costs: dict[str, _Cost] = {}
+        ours_per_gib: list[float] = []
 
         def rate(server: str, pid: int, target: Target, calls: list[Call], seconds: float) -> float:
             before = rig.cpu_seconds(pid)
             got = generator.run(target, calls, connections, seconds)
             costs[server] = _Cost((rig.cpu_seconds(pid) - before) / (got.calls * got.seconds), got.generator_cpu)
+            if server == "forebay":
+                ours_per_gib.append(costs[server].server * 2**30 / length)
             return got.calls
 
         def nginx_rate(flags: str, seconds: float) -> float:
@@ -117,6 +120,8 @@ class _HitPath:
             f"{costs['forebay'].server * 1e6:.0f} us; generator's share of a core: {costs['nginx'].generator:.2f} and "
             f"{costs['forebay'].generator:.2f}"
         )
+        if length == 4 * MIB and connections > 1:
+            self.rows.append(measured(f"{name}: CPU of the worker for each GiB served", "s", ours_per_gib, "<= 0.35 s"))
         self._progress.say(f"{name}: {row.ratio:.2f}x; {self.notes[-1]}")
 
 
