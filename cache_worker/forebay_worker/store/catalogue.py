@@ -7,7 +7,8 @@ be ahead of the bytes; that is why the first use after a start verifies.
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from forebay_protocol.keys import ChunkKey, ObjectVersion
@@ -62,11 +63,23 @@ class Catalogue:
             connection.execute("INSERT INTO about VALUES (?)", (self._owner,))
         return connection
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """One for all statements, since each of its own costs; rolled back if any fails, so that the next can begin."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
     def add(self, one: ObjectVersion, number: int, length: int, sums: bytes) -> None:
         """A chunk is complete."""
-        with self._lock:
+        with self._transaction() as execute:
             self._added += 1
-            execute = self._connection.execute
             execute(
                 "INSERT OR IGNORE INTO object (object_id, mount, key, version, size) VALUES (?, ?, ?, ?, ?)",
                 (one.object_id, one.mount, one.key.encode("utf-8", "surrogateescape"), one.version, one.size),
@@ -90,8 +103,7 @@ class Catalogue:
 
     def remove(self, key: ChunkKey) -> None:
         """A chunk is no more."""
-        with self._lock:
-            execute = self._connection.execute
+        with self._transaction() as execute:
             execute("DELETE FROM sealed WHERE object_id = ? AND number = ?", tuple(key))
             found = execute("SELECT id FROM object WHERE object_id = ?", (key.object_id,)).fetchone()
             if found is None:
@@ -129,21 +141,14 @@ class Catalogue:
 
     def unlink(self, object_id: str, room: int, name: str) -> None:
         """An object's file is about to lose its name: its chunks are no more, its leases hold ``room`` bytes."""
-        with self._lock:
-            execute = self._connection.execute
-            execute("BEGIN IMMEDIATE")
-            try:
-                execute("DELETE FROM chunk WHERE object IN (SELECT id FROM object WHERE object_id = ?)", (object_id,))
-                execute("DELETE FROM object WHERE object_id = ?", (object_id,))
-                execute("DELETE FROM sealed WHERE object_id = ?", (object_id,))
-                execute(
-                    "UPDATE lease SET unlinked = ?, room = ? WHERE object_id = ? AND unlinked IS NULL",
-                    (name, room, object_id),
-                )
-            except sqlite3.Error:
-                execute("ROLLBACK")
-                raise
-            execute("COMMIT")
+        with self._transaction() as execute:
+            execute("DELETE FROM chunk WHERE object IN (SELECT id FROM object WHERE object_id = ?)", (object_id,))
+            execute("DELETE FROM object WHERE object_id = ?", (object_id,))
+            execute("DELETE FROM sealed WHERE object_id = ?", (object_id,))
+            execute(
+                "UPDATE lease SET unlinked = ?, room = ? WHERE object_id = ? AND unlinked IS NULL",
+                (name, room, object_id),
+            )
 
     def leases(self) -> list[tuple[str, str, int, str | None, int]]:
         """All leases: (name, object, its chunks, name of the unlinked file if it is one, its room)."""
