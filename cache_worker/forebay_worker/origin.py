@@ -94,14 +94,19 @@ class Origin:
             raise source
         return source, prefix
 
-    def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
+    def _holding(self, one: ObjectVersion) -> tuple[Source, str]:
+        """The source of an object and its mount's prefix; InvalidRequest for what no listing of it can have named."""
         source, prefix = self._of(one.mount)
         if not one.key.startswith(prefix):
             raise InvalidRequest("the key lies outside of its mount")
         if not (one.version.isascii() and one.version.isprintable()):
             # It becomes part of a request to the store.
             raise InvalidRequest("the version is none that a store tells")
+        return source, prefix
+
+    def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview) -> None:
+        """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
+        source, _ = self._holding(one)
         try:
             source.read_into(one.key, one.version, one.size, offset, buffer)
         except SourceError as error:
@@ -111,12 +116,11 @@ class Origin:
 
     def newest(self, one: ObjectVersion) -> Listing | None:
         """The object as its store has it now; None when it is gone."""
-        source, prefix = self._of(one.mount)
-        return newest(source, prefix, one)
+        return newest(*self._holding(one), one)
 
     def digest(self, one: ObjectVersion) -> Digest | None:
         """What the store says of a whole object, where that protects more than the transport does."""
-        source, _ = self._of(one.mount)
+        source, _ = self._holding(one)
         return source.digest(one.key, one.version) if isinstance(source, Digesting) else None
 
     def _note(self, mount: str, error: SourceError | None) -> None:

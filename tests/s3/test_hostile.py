@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
@@ -93,6 +94,8 @@ def test_a_token_opens_one_tenants_dataset(tenants: dict[str, WorkerCluster], bu
             with pytest.raises(ForebayError):
                 _first_block(mine, one, flags)
 
+        assert mine.call("POST", control.NEWEST, asdict(one))[0] not in {200, 500}
+
     right = ObjectVersion("uid-theirs", "data", secret, version, size)
     assert _first_block(theirs, right) == THEIRS[secret][:BLOCK_SIZE]
 
@@ -124,6 +127,8 @@ def test_names_never_become_paths(tenants: dict[str, WorkerCluster], tmp_path: P
         ):
             with pytest.raises(ForebayError):
                 _first_block(worker, one)
+            code, _ = worker.call("POST", control.NEWEST, asdict(one))
+            assert code not in {200, 500}, one
         quoted = quote(name[:200], safe="", errors="surrogateescape")
         worker.call("PUT", f"{control.LOADS}/{quoted}", {"paths": [name[:200]], "generation": 0})
         worker.call("GET", f"{control.LOADS}/{quoted}")
@@ -241,10 +246,23 @@ class _Attacker:
     def http_body(self) -> None:
         """A good token, and a body or query that is not what the route wants."""
         bodies = [self._bytes(), b"[" * 50_000, b"{}", b"null", b'{"epoch": 1e999, "members": []}', b'{"epoch": -1}']
+        strange = {"dataset": "uid-mine", "mount": "data", "key": "mine/a", "version": "v", "size": 5}
+        strange[self._random.choice(list(strange))] = self._random.choice(
+            ([], {}, None, -1, 1e999, "\ud800", "\r\nX: y")
+        )
+        bodies.append(json.dumps(strange).encode())
         bodies += [b'{"paths": 7, "generation": 0}', b'{"paths": ["\\ud800"], "generation": 0}', b'"' + b"a" * 100_000]
         body = self._random.choice(bodies)
         route = self._random.choice(
-            (control.RING, f"{control.LOADS}/fuzz", control.INDEX + "?have=" + "9" * 5000, control.TRUST, "/v1/%ff%00")
+            (
+                control.RING,
+                f"{control.LOADS}/fuzz",
+                control.INDEX + "?have=" + "9" * 5000,
+                control.TRUST,
+                "/v1/%ff%00",
+                control.NEWEST,
+                control.NEWEST,
+            )
         )
         charset = self._random.choice(("", "; charset=utf-16", "; charset=nonsense", "; charset=\xe9"))
         method = self._random.choice(("PUT", "GET", "POST", "DELETE", "NONSENSE"))

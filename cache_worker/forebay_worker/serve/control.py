@@ -158,8 +158,10 @@ class ControlServer:
     async def _newest(self, request: web.Request) -> web.Response:
         raw = await _json(request)
         try:
-            one = ObjectVersion(raw["dataset"], raw["mount"], raw["key"], raw["version"], int(raw["size"]))
-        except (KeyError, TypeError, ValueError) as error:
+            names = [raw[part].encode("utf-8", "surrogateescape") for part in ("dataset", "mount", "key", "version")]
+            dataset, mount, key, version = (name.decode("utf-8", "surrogateescape") for name in names)
+            one = ObjectVersion(dataset, mount, key, version, int(raw["size"]))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidRequest("the body names no object") from error
         # A source may take its time, and whoever wants to know something else shall not wait for that.
         found = await self._loop.run_in_executor(self._askers, self._worker.newest, one)

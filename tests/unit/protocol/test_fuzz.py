@@ -89,6 +89,15 @@ def test_a_ring_that_is_taken_can_be_used(data: st.DataObject) -> None:
     assert Ring.from_json(json.loads(json.dumps(ring.to_json()))) == ring
 
 
+@pytest.mark.parametrize("number", [-1, 2**64, 10**400, math.inf, math.nan, "x", None])
+@pytest.mark.parametrize("field", ["epoch", "dataPort", "controlPort", "capacity"])
+def test_numbers_that_nobody_could_send_on(field: str, number: object) -> None:
+    """A ring with one of them is refused: every answer carries its epoch."""
+    member = {**RING["members"][0], field: number}
+    with pytest.raises(InvalidRequest):
+        Ring.from_json({**RING, "epoch": number} if field == "epoch" else {**RING, "members": [member]})
+
+
 @given(head=st.binary(min_size=wire.REQUEST.size, max_size=wire.REQUEST.size), good=st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_request_heads(head: bytes, good: bool) -> None:
