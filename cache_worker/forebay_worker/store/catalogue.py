@@ -44,15 +44,33 @@ class Catalogue:
         self._owner = f"{dataset} {key_id}".rstrip()
         self._lock = threading.Lock()
         try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError:
-            for leftover in root.glob(f"{FILE}*"):
-                leftover.unlink()
-            self._connection = self._open()
-        self._added = self._connection.execute("SELECT coalesce(max(added), 0) FROM chunk").fetchone()[0]
+            self._connection, self._added = self._open()
+        except (sqlite3.DatabaseError, ValueError):
+            # ValueError: what SQLite says of a damaged schema need not be text, nor a number where one was.
+            self._connection, self._added = self._open_anew()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, int]:
+        """The connection, and the number of the newest row."""
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            return connection, self._prepare(connection)
+        except BaseException:
+            # Otherwise its end, whenever that is, would remove the log of the one that comes after it.
+            connection.close()
+            raise
+
+    def _open_anew(self) -> tuple[sqlite3.Connection, int]:
+        for leftover in self._path.parent.glob(f"{FILE}*"):
+            leftover.unlink()
+        return self._open()
+
+    def begin_anew(self) -> None:
+        """Forget everything: what is here cannot be read."""
+        with self._lock:
+            self._connection.close()
+            self._connection, self._added = self._open_anew()
+
+    def _prepare(self, connection: sqlite3.Connection) -> int:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.executescript(_SCHEMA)
@@ -61,7 +79,7 @@ class Catalogue:
                 "DELETE FROM chunk; DELETE FROM object; DELETE FROM sealed; DELETE FROM lease; DELETE FROM about;"
             )
             connection.execute("INSERT INTO about VALUES (?)", (self._owner,))
-        return connection
+        return int(connection.execute("SELECT coalesce(max(added), 0) FROM chunk").fetchone()[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
@@ -113,7 +131,7 @@ class Catalogue:
                 "DELETE FROM object WHERE id = ? AND NOT EXISTS (SELECT 1 FROM chunk WHERE object = id)", (found[0],)
             )
 
-    def chunks(self) -> Iterator[tuple[ObjectVersion, int, int, bytes]]:
+    def chunks(self) -> list[tuple[ObjectVersion, int, int, bytes]]:
         """All chunks, oldest first: (object, number, length, checksums)."""
         with self._lock:
             rows = self._connection.execute(
@@ -121,13 +139,18 @@ class Catalogue:
                 "ORDER BY added"
             ).fetchall()
         known: dict[tuple[str, bytes, str, int], ObjectVersion] = {}
+        found: list[tuple[ObjectVersion, int, int, bytes]] = []
         for mount, key, version, size, number, length, sums in rows:
+            kinds = tuple(map(type, (mount, key, version, size, number, length, sums)))
+            if kinds != (str, bytes, str, int, int, int, bytes) or number < 0 or length <= 0:
+                raise sqlite3.DatabaseError("a row has values that were never written")
             identity = (mount, key, version, size)
             one = known.get(identity)
             if one is None:
                 text = key.decode("utf-8", "surrogateescape")
                 one = known[identity] = ObjectVersion(self._dataset, mount, text, version, size)
-            yield one, number, length, sums
+            found.append((one, number, length, sums))
+        return found
 
     def add_lease(self, lease: str, object_id: str, chunks: int) -> None:
         """Somebody holds the file of an object of so many chunks open."""

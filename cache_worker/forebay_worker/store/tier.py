@@ -78,9 +78,15 @@ class StorageTier:
 
     def recover(self) -> list[tuple[ObjectVersion, int, int, bytes]]:
         """The chunks that catalogue and files agree on, oldest first; everything else is removed."""
+        try:
+            rows = self.catalogue.chunks()
+        except sqlite3.Error as error:
+            _log.warning("catalogue cannot be read; the folder begins anew", tier=self._name, error=str(error))
+            self.catalogue.begin_anew()
+            rows = []
         kept: list[tuple[ObjectVersion, int, int, bytes]] = []
         known: set[str] = set()
-        for one, number, length, sums in self.catalogue.chunks():
+        for one, number, length, sums in rows:
             if self.is_there(ChunkKey(one.object_id, number), length):
                 kept.append((one, number, length, sums))
                 known.add(one.object_id)

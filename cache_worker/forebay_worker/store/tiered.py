@@ -6,6 +6,7 @@ The lock is held for decisions only, never during input or output. A lease pins 
 import contextlib
 import errno
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -369,7 +370,10 @@ class ChunkStore:
             for number in range(len(self._folders)):
                 opened = self._folders.open(number)
                 if opened is not None:
-                    self._take_over(number, opened)
+                    try:
+                        self._take_over(number, opened)
+                    except (OSError, sqlite3.Error) as error:
+                        self._lose(number, error)
             with self._lock:
                 used = [tier.used for tier in self._state.tiers]
             for number, capacity in enumerate(self._folders.capacities(used)):
@@ -381,7 +385,7 @@ class ChunkStore:
             self.holders.end_expired()
             self.tier_statuses()
 
-    def _lose(self, number: int, error: OSError) -> None:
+    def _lose(self, number: int, error: Exception) -> None:
         """A folder failed: forget what is in it; it is opened anew when it works again."""
         self._folders.lose(number, error)
         self.apply(ev.Resized(number, 0))

@@ -256,6 +256,25 @@ def test_a_catalogue_that_cannot_be_read_is_begun_anew(folder: Folder) -> None:
     assert put(store, BIG, 0)
 
 
+def test_a_catalogue_that_is_damaged_inside_is_begun_anew(folder: Folder) -> None:
+    """It opens, but its rows cannot be read."""
+    store = folder.open()
+    for number in range(300):
+        put(store, small(number))
+    store.close()
+    folder.store = None
+    whole = bytearray((folder.path / FILE).read_bytes())
+    whole[8 * 4096 : -4096] = b"\xa5" * (len(whole) - 9 * 4096)
+    (folder.path / FILE).write_bytes(whole)
+
+    store = folder.open()
+
+    assert put(store, BIG, 0)
+    assert get(store, BIG, 0) == body(BIG, 0)
+    store.measure()
+    assert store.tier_statuses()[0].problem is None
+
+
 def test_a_tier_that_cannot_be_opened_is_left_out_until_it_can(tmp_path: Path) -> None:
     """The other tier works meanwhile; what the first one held is found again when it is mended."""
     first, second = (TierSettings(medium=name, paths=(tmp_path / name,), quota=64 * MIB) for name in ("Memory", "SSD"))
