@@ -34,7 +34,12 @@ from forebay_protocol.errors import (
 )
 
 _PROBE_SECONDS = 12.0
-_LOOKERS = 16
+_LOOKERS = 8
+"""Requests at the same time of one folder's listing; several folders are listed at once."""
+
+_MOST_KNOWN = 500_000
+"""Files whose version is remembered from one listing to the next."""
+
 _IDENTITY = {"Accept-Encoding": "identity", "User-Agent": "forebay"}
 _DATED = "lm:"
 
@@ -115,7 +120,8 @@ class WebSource:
             listing = self._retries.run(lambda limit: self._look_at(key, limit))
         except ObjectMissing:
             return None
-        self._known[key] = (one.hint, listing)
+        if one.hint and len(self._known) < _MOST_KNOWN:
+            self._known[key] = (one.hint, listing)
         return listing
 
     def _look_at(self, key: str, limit: Deadline) -> Listing:
