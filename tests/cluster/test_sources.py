@@ -49,7 +49,7 @@ def _open_up(folder: Path) -> None:
 def test_a_claim_is_a_source(workspace: Workspace, shared: str) -> None:
     """Only what lies below the path, by two workers, on both nodes."""
     rows = [
-        [name.removeprefix("models/"), name, len(body), hashlib.sha256(body).hexdigest()]
+        [name.removeprefix("models"), name, len(body), hashlib.sha256(body).hexdigest()]
         for name, body in BODIES.items() if name.startswith("models/")
     ]  # fmt: skip
     workspace.reader_files(rows)
