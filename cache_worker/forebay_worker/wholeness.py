@@ -5,7 +5,6 @@ here, after it may have been served, and the object's chunks are dropped, to be 
 """
 
 import hashlib
-import os
 import struct
 import threading
 import time
@@ -130,7 +129,7 @@ class Wholeness:
         digest, length, start = hashlib.md5(usedforsecurity=False), 0, time.monotonic()
         for lease in self._leases(store, one):
             for offset in range(0, lease.length, _PIECE):
-                piece = os.pread(lease.fd, min(_PIECE, lease.length - offset), lease.offset + offset)
+                piece = lease.read(offset, min(_PIECE, lease.length - offset))
                 digest.update(piece)
                 length += len(piece)
             with self._wake:
