@@ -145,7 +145,7 @@ class Round:
         for _ in range(READS):
             one = self.rng.choice(OBJECTS)
             try:
-                got = self.shell.get(one, 0, self.rng.choice((Flag.NONE, Flag.PEER)))
+                got = self.shell.get(one, 0, self.rng.choice((Flag.NONE, Flag.PEER)), self.schedule.step)
             except (SourceUnavailable, WorkerUnavailable):
                 continue
             if isinstance(got, Fetched):
