@@ -108,13 +108,13 @@ def _mix(value: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _points_of(member_id: str) -> tuple[int, ...]:
+def _points_of(member_id: str) -> "array[int]":
     """A member's places on the circle; with less capacity it takes only the first of them."""
-    points: list[int] = []
+    points = array("Q")  # as a list a thousand members would cost a mount 40 MiB
     for number in range(POINTS // _DIGEST_POINTS):
         digest = hashlib.blake2b(member_id.encode(), digest_size=64, salt=number.to_bytes(2, "big")).digest()
         points.extend(struct.unpack(">8Q", digest))
-    return tuple(points)
+    return points
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from forebay_protocol.errors import (
 )
 
 _DEFAULT_REGION = "us-east-1"
-_PROBE_SECONDS = 12.0
+_PROBE_SECONDS = 6.0
 
 _UNKNOWN_KEYS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed",
