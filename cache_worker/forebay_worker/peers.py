@@ -22,7 +22,7 @@ FORMER_OWNERS = 2
 
 _TIMEOUTS = Timeouts(connect=1.0, answer=20.0)
 
-_LEAST_ANSWER, _LEAST_FETCH = 0.5, 10.0
+_LEAST_ANSWER, _LEAST_FETCH = 2.0, 10.0
 """Seconds that a peer always gets: whoever is given up for the store costs the store a request."""
 
 _log = structlog.get_logger()
