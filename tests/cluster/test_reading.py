@@ -66,6 +66,19 @@ def test_without_workers_the_store_itself_is_read(workspace: Workspace, seed: Se
     holder.delete(workspace.cluster)
 
 
+def _who_fetched(workspace: Workspace) -> dict[str, dict[str, float]]:
+    """The workers' own counters of what may come twice, to tell why it did."""
+    kinds = ("origin", "hedged", "instead", "retried", "fills_total")
+    return {
+        pod["metadata"]["name"]: {
+            series: value
+            for series, value in workspace.metrics(pod["metadata"]["name"]).items()
+            if any(kind in series for kind in kinds)
+        }
+        for pod in workspace.workers()
+    }
+
+
 @pytest.mark.proof("single-fetch", quick=1, full=20)
 def test_each_byte_is_fetched_once(workspace: Workspace, seed: Seed, store: Store, proof: Proof) -> None:
     """Both nodes read the same cold file at the same time, and the store's own log shows each byte once."""
@@ -89,6 +102,6 @@ def test_each_byte_is_fetched_once(workspace: Workspace, seed: Seed, store: Stor
             if request.method == "GET" and request.key.endswith(name)
         )
 
-        assert fetched == size
+        assert fetched == size, _who_fetched(workspace)
         proof.counts["bytes read"] += 2 * size
         proof.counts["bytes fetched"] += fetched

@@ -1,6 +1,6 @@
 """A second request for what takes long: whichever brings the bytes first wins, the other one is given up.
 
-"Long" is judged by the store's own record: longer than 95 of 100 requests of that size, and more than twice the
+"Long" is judged by the store's own record: longer than 95 of 100 requests of that size, and more than four times the
 median. At most 2 in 100 requests are hedged, so that a store that is slow for everyone is not asked twice for
 everything (J. Dean, L. Barroso: The Tail at Scale, 2013).
 """
@@ -19,6 +19,9 @@ from forebay.source.meter import Meter
 
 SHARE = 0.02
 """The part of all requests that may be hedged."""
+
+_TIMES_THE_MEDIAN = 4.0
+"""Requests that share a link vary by a factor of two or three; a second one would only take room from the first."""
 
 _SAMPLES = 256
 _ENOUGH = 50
@@ -46,7 +49,7 @@ class LatencyRecord:
         self._fresh += 1
         if len(self._samples) >= _ENOUGH and (self._long is None or self._fresh >= _REFRESH):
             ordered = sorted(self._samples)
-            self._long = max(ordered[len(ordered) * 95 // 100], 2 * ordered[len(ordered) // 2])
+            self._long = max(ordered[len(ordered) * 95 // 100], _TIMES_THE_MEDIAN * ordered[len(ordered) // 2])
             self._fresh = 0
 
     @property
