@@ -26,6 +26,9 @@ class Patience:
 PATIENCE = Patience()
 """What is granted where nobody says otherwise."""
 
+PROBE_SECONDS = 6.0
+"""What the question whether a store works may take: an outage is to show within 15 s, all included."""
+
 
 class Deadline:
     """A point in time that a request may not go beyond."""

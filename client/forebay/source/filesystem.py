@@ -48,7 +48,7 @@ class FilesystemSource:
             import fsspec.core
 
             self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
-        except Exception as error:
+        except Exception as error:  # a third party's constructor: nobody says what it raises
             raise InvalidRequest(
                 f"mount {mount.name}: fsspec cannot open {protocol}:// ({type(error).__name__}: {error}); install and "
                 "configure the protocol's package in the workers' image"
@@ -130,7 +130,7 @@ class FilesystemSource:
             raise ObjectMissing(f"{self._what}: there is no {path!r} (any more)") from error
         except PermissionError as error:
             raise SourceDenied(f"{self._what}: {path!r} is refused; check the credentials in the image") from error
-        except Exception as error:
+        except Exception as error:  # the protocol's own errors: fsspec gives them no common kind
             raise SourceUnavailable(f"{self._what}: {path!r}: {type(error).__name__}: {error}") from error
 
     def probe(self) -> None:

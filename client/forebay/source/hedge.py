@@ -118,7 +118,7 @@ class Hedges:
         self._watch(race, start, size)
         try:
             fetch(buffer, race.first)
-        except Exception:
+        except Exception:  # whatever failed the first request, the second may still bring the bytes
             hedge = self._settle(race)
             if hedge is None or not self._won(hedge, buffer):
                 raise

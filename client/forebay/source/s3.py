@@ -3,21 +3,21 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 from forebay.limits import Gate
 from forebay.source import s3_credentials
 from forebay.source.answers import Asked, check_range, http_date, retry_after, transport
 from forebay.source.base import Digest, InvalidCredentials, Listing
-from forebay.source.deadline import PATIENCE, Deadline, Patience
+from forebay.source.deadline import PATIENCE, PROBE_SECONDS, Deadline, Patience
 from forebay.source.digests import EtagDigests
 from forebay.source.grant import Grant
-from forebay.source.hedge import Hedges
 from forebay.source.http_client import Answer, Attempt, HttpClient
 from forebay.source.http_connection import Head, Host, Request
 from forebay.source.location import parse_source
 from forebay.source.meter import Meter
-from forebay.source.retry import Retries
+from forebay.source.reads import Reads
 from forebay.source.s3_listing import Page, error_code, parse_page
 from forebay.source.sigv4 import Signer, encode, query_string
 from forebay_protocol.dataset import Credentials, MountSpec
@@ -33,7 +33,6 @@ from forebay_protocol.errors import (
 )
 
 _DEFAULT_REGION = "us-east-1"
-_PROBE_SECONDS = 6.0
 
 _UNKNOWN_KEYS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthorizationHeaderMalformed",
@@ -65,8 +64,7 @@ class S3Source:
         self._signer = Signer(mount.region or _DEFAULT_REGION, clock)
         self._extra = {"x-amz-request-payer": "requester"} if mount.requester_pays else {}
         self._meter = meter
-        self._retries = Retries(meter)
-        self._hedges = Hedges(meter, gate)
+        self._reads = Reads(meter, gate)
         # Over TLS the transport protects the bytes.
         self._digests = EtagDigests() if host.scheme == "http" else None
 
@@ -77,7 +75,7 @@ class S3Source:
         if delimiter:
             parameters["delimiter"] = "/"
         while True:
-            page = self._retries.run(lambda deadline: self._page(parameters, prefix, deadline))
+            page = self._reads.retries.run(lambda deadline: self._page(parameters, prefix, deadline))
             yield from page.listings
             if not page.next_token:
                 return
@@ -96,13 +94,7 @@ class S3Source:
         """One range GET with If-Match; repeated where that can help, hedged where it takes long."""
         asked = Asked(size, offset, len(buffer))
 
-        def attempt(limit: Deadline) -> None:
-            def fetch(into: memoryview, one: Attempt) -> None:
-                self._fetch(key, version, asked, into, limit, one)
-
-            self._hedges.run(buffer, fetch)
-
-        self._retries.run(attempt)
+        self._reads.fill(buffer, partial(self._fetch, key, version, asked))
 
     def _fetch(
         self, key: str, version: str, asked: Asked, buffer: memoryview, limit: Deadline, attempt: Attempt
@@ -139,16 +131,16 @@ class S3Source:
                 self._check_version(answer.head, version)
                 return digests.of(version, answer.head)
 
-        return self._retries.run(ask)
+        return self._reads.retries.run(ask)
 
     def probe(self) -> None:
         """List one key: it needs the same rights as the index does."""
         parameters = {"list-type": "2", "max-keys": "1", "prefix": self._prefix}
-        self._page(parameters, self._prefix, Deadline(_PROBE_SECONDS))
+        self._page(parameters, self._prefix, Deadline(PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
-        self._hedges.close()
+        self._reads.close()
         self._client.close()
 
     @contextmanager

@@ -13,13 +13,12 @@ from urllib.parse import quote, urlsplit
 from forebay.limits import Gate
 from forebay.source.answers import Asked, check_range, http_date, retry_after, transport
 from forebay.source.base import Listing
-from forebay.source.deadline import PATIENCE, Deadline, Patience
-from forebay.source.hedge import Hedges
+from forebay.source.deadline import PATIENCE, PROBE_SECONDS, Deadline, Patience
 from forebay.source.http_client import Answer, Attempt, HttpClient
 from forebay.source.http_connection import Head, Host, Request
 from forebay.source.location import parse_source
 from forebay.source.meter import Meter
-from forebay.source.retry import Retries
+from forebay.source.reads import Reads
 from forebay.source.web_listing import Found, parse_manifest, parse_page
 from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import (
@@ -33,7 +32,6 @@ from forebay_protocol.errors import (
     SourceUnavailable,
 )
 
-_PROBE_SECONDS = 12.0
 _LOOKERS = 8
 """Requests at the same time of one folder's listing; several folders are listed at once."""
 
@@ -62,8 +60,7 @@ class WebSource:
         host = Host(location.scheme, name, port or (443 if location.scheme == "https" else 80))
         self._client = HttpClient(host, mount.ca_bundle, gate, patience)
         self._meter = meter
-        self._retries = Retries(meter)
-        self._hedges = Hedges(meter, gate)
+        self._reads = Reads(meter, gate)
         self._known: dict[str, tuple[str, Listing]] = {}
         """What the last listing found out by a request for each file, and the hint that it holds for."""
 
@@ -117,7 +114,7 @@ class WebSource:
         if former is not None and one.hint and one.hint == hint:
             return former
         try:
-            listing = self._retries.run(lambda limit: self._look_at(key, limit))
+            listing = self._reads.retries.run(lambda limit: self._look_at(key, limit))
         except ObjectMissing:
             return None
         if one.hint and len(self._known) < _MOST_KNOWN:
@@ -149,7 +146,7 @@ class WebSource:
                     raise self._refused(answer.head, key)
                 return text, answer.head.headers.get("content-type", "")
 
-        return self._retries.run(attempt)
+        return self._reads.retries.run(attempt)
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET on condition of the version; repeated where that can help, hedged where it takes long."""
@@ -157,13 +154,7 @@ class WebSource:
         if not key.startswith(self._prefix):
             raise InvalidRequest("the key lies outside of its mount")
 
-        def attempt(limit: Deadline) -> None:
-            def fetch(into: memoryview, one: Attempt) -> None:
-                self._fetch(key, version, asked, into, limit, one)
-
-            self._hedges.run(buffer, fetch)
-
-        self._retries.run(attempt)
+        self._reads.fill(buffer, partial(self._fetch, key, version, asked))
 
     def _fetch(
         self, key: str, version: str, asked: Asked, buffer: memoryview, limit: Deadline, attempt: Attempt
@@ -183,7 +174,7 @@ class WebSource:
     def probe(self) -> None:
         """Ask for the folder's page or the manifest."""
         key = self._prefix + self._manifest
-        with self._exchange("HEAD", key, {}, Deadline(_PROBE_SECONDS), Attempt()) as answer:
+        with self._exchange("HEAD", key, {}, Deadline(PROBE_SECONDS), Attempt()) as answer:
             if answer.head.status == 404:
                 raise SourceMissing(f"{self._place}: there is no {key!r}; correct the source")
             if answer.head.status != 200:
@@ -191,7 +182,7 @@ class WebSource:
 
     def close(self) -> None:
         """Close the connections."""
-        self._hedges.close()
+        self._reads.close()
         self._client.close()
 
     def _target(self, key: str) -> str:

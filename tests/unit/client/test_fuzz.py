@@ -19,6 +19,7 @@ from forebay.source.base import Listing
 from forebay_protocol import control
 from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import ForebayError, InvalidRequest
+from testkit.damage import damaged
 
 MIB = 1024 * 1024
 
@@ -53,19 +54,8 @@ def _use(path: Path) -> None:
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_indexes(tmp_path: Path, good: bytes, data: st.DataObject) -> None:
     """Garbage, cut short, or with some bytes overwritten anywhere: what is read is read, the rest is InvalidRequest."""
-    raw = bytearray(good)
-    kind = data.draw(st.sampled_from(["garbage", "cut", "overwritten"]))
-    if kind == "garbage":
-        raw = bytearray(data.draw(st.binary(max_size=300)))
-    elif kind == "cut":
-        del raw[data.draw(st.integers(0, len(good))) :]
-    else:
-        for _ in range(data.draw(st.integers(1, 8))):
-            patch = data.draw(st.binary(min_size=1, max_size=16))
-            place = data.draw(st.integers(0, len(raw) - len(patch)))
-            raw[place : place + len(patch)] = patch
     path = tmp_path / "index"
-    path.write_bytes(raw)
+    path.write_bytes(data.draw(damaged(good)))
 
     try:
         _use(path)

@@ -14,6 +14,7 @@ from forebay_worker.access import read_access
 from forebay_worker.files import read_document
 from forebay_worker.settings import parse_tier
 from forebay_worker.store.catalogue import FILE, Catalogue
+from testkit.damage import damaged
 
 NUMBERS = st.sampled_from(["1", "0", "-1", "1e9", "nan", "inf", "9" * 5000, "", "0.5", "٣", "0x10"]) | st.text()
 NAMES = st.sampled_from(["medium", "path", "quota", "high", "low"]) | st.text(max_size=5)
@@ -86,19 +87,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_catalogues(tmp_path: Path, good: bytes, data: st.DataObject) -> None:
     """Garbage, cut or overwritten: opened anew or read as far as it goes; nothing but SQLite's own errors."""
-    raw = bytearray(good)
-    kind = data.draw(st.sampled_from(["garbage", "cut", "overwritten"]))
-    if kind == "garbage":
-        raw = bytearray(data.draw(st.binary(max_size=200)))
-    elif kind == "cut":
-        del raw[data.draw(st.integers(0, len(good))) :]
-    else:
-        for _ in range(data.draw(st.integers(1, 8))):
-            patch = data.draw(st.binary(min_size=1, max_size=16))
-            place = data.draw(st.integers(0, len(raw) - len(patch)))
-            raw[place : place + len(patch)] = patch
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
-    (folder / FILE).write_bytes(raw)
+    (folder / FILE).write_bytes(data.draw(damaged(good, longest_garbage=200)))
 
     try:
         catalogue = Catalogue(folder, "uid")
