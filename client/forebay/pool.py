@@ -34,6 +34,7 @@ class _Slot:
     limit: threading.BoundedSemaphore
     idle: list[tuple[float, WorkerConnection]] = field(default_factory=list)
     health: Health = field(default_factory=Health)
+    forgotten: bool = False
 
 
 class ConnectionPool:
@@ -186,8 +187,15 @@ class ConnectionPool:
             if connection.last_head is not None and self._observer is not None:
                 self._observer(member, connection.last_head)
             if not connection.closed:
-                with self._lock:
-                    slot.idle.append((time.monotonic(), connection))
+                self._put_back(slot, connection)
+
+    def _put_back(self, slot: _Slot, connection: WorkerConnection) -> None:
+        with self._lock:
+            if not slot.forgotten:
+                slot.idle.append((time.monotonic(), connection))
+                return
+        # The worker left the ring during the read: nobody would ever take this connection again.
+        connection.close()
 
     def _failed(self, slot: _Slot, watch: Watch | None) -> None:
         now = time.monotonic()
@@ -202,6 +210,8 @@ class ConnectionPool:
         known = {(member.address, member.data_port) for member in members}
         with self._lock:
             gone = [self._slots.pop(endpoint) for endpoint in list(self._slots) if endpoint not in known]
+            for slot in gone:
+                slot.forgotten = True
         for slot in gone:
             for _, connection in slot.idle:
                 connection.close()

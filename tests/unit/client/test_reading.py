@@ -25,6 +25,7 @@ from forebay_protocol.errors import (
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ChunkKey, ObjectVersion, Span
 from forebay_protocol.ring import Layout, Member, Ring
 from testkit.fake_worker import FakeWorker, version_of
+from testkit.waiting import eventually
 
 DATA = os.urandom(CHUNK_SIZE + 5 * BLOCK_SIZE + 77)
 ONE = version_of("a", DATA)
@@ -207,6 +208,26 @@ def test_a_restarted_worker_is_connected_again(workers: tuple[FakeWorker, FakeWo
 
     assert bytes(buffer) == DATA[:BLOCK_SIZE]
     assert not pool.avoided(workers[0].member)
+
+
+def test_the_connection_to_a_worker_that_leaves_during_a_read_is_closed(
+    workers: tuple[FakeWorker, FakeWorker], pool: ConnectionPool
+) -> None:
+    """The read ends well, and its connection is not kept for a worker that nobody knows any more."""
+    served: list[socket.socket] = []
+
+    def leave(connection: socket.socket, _honest: bytes) -> bool:
+        served.append(connection)
+        pool.retain((workers[1].member,))
+        return False
+
+    workers[0].faults.append(leave)
+    buffer = memoryview(bytearray(BLOCK_SIZE))
+
+    pool.read_into(workers[0].member, wire.ReadRequest(0, ONE, 0, BLOCK_SIZE), buffer)
+
+    assert bytes(buffer) == DATA[:BLOCK_SIZE]
+    eventually(lambda: served[0].fileno() < 0, timeout=10, what="the connection ends")
 
 
 def test_ranges_across_chunks(workers: tuple[FakeWorker, FakeWorker], pool: ConnectionPool) -> None:
