@@ -26,7 +26,7 @@ class Appraiser:
         snapshot = self._index.current
         current = snapshot is not None and snapshot.shows(one)
         owned = self._membership.owns(ChunkKey(one.object_id, number))
-        return Judgement(current, owned, spare=not current or not (owned or self._membership.replicated))
+        return Judgement(current, owned, misplaced=not (owned or self._membership.replicated))
 
     def start(self) -> None:
         """Begin."""

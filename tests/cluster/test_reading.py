@@ -66,17 +66,15 @@ def test_without_workers_the_store_itself_is_read(workspace: Workspace, seed: Se
     holder.delete(workspace.cluster)
 
 
-def _who_fetched(workspace: Workspace) -> dict[str, dict[str, float]]:
+def _who_fetched(workspace: Workspace) -> str:
     """The workers' own counters of what may come twice, to tell why it did."""
-    kinds = ("origin", "hedged", "instead", "retried", "fills_total")
-    return {
-        pod["metadata"]["name"]: {
-            series: value
-            for series, value in workspace.metrics(pod["metadata"]["name"]).items()
-            if any(kind in series for kind in kinds)
-        }
+    kinds = ("origin", "hedged", "instead", "retried", "fills_total", "evict", "tier")
+    return "\n".join(
+        f"{pod['metadata']['name']}: {series} {value:.0f}"
         for pod in workspace.workers()
-    }
+        for series, value in workspace.metrics(pod["metadata"]["name"]).items()
+        if value and not series.endswith("_created") and any(kind in series for kind in kinds)
+    )
 
 
 @pytest.mark.proof("single-fetch", quick=1, full=20)

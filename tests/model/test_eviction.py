@@ -1,6 +1,7 @@
 """The cache's own state under what readers do, with plain LRU on the same trace as reference."""
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -95,3 +96,62 @@ def test_a_small_file_counts_by_its_bytes() -> None:
     trace = zipf(30_000, 60_000)
 
     assert ratio(Cache(3000, length=4096), trace) >= 0.97 * ratio(Lru(3000), trace)
+
+
+def cold_models(behind: int, size: int = 24, count: int = 12) -> Iterator[int]:
+    """New models of so many chunks, one after the other, by two readers, the second so many chunks ``behind``."""
+    for model in range(count):
+        first = range(model * size, (model + 1) * size)
+        for step in range(size + behind):
+            yield from first[step : step + 1]
+            if step >= behind:
+                yield first[step - behind]
+
+
+@pytest.mark.parametrize("behind", [1, 5, 12, 24])
+def test_readers_who_follow_each_other_share_what_is_fetched(behind: int) -> None:
+    """Into a full cache that keeps what it has: the second reader of a cold model finds what the first fetched."""
+    cache = Cache(80)
+    trace = list(cold_models(behind))
+
+    hits = [cache.read(chunk) for chunk in trace]
+
+    assert sum(hits) == len(trace) / 2
+
+
+def test_ranges_do_not_put_readers_farther_apart() -> None:
+    """The same, but each of them asks for every chunk in eight ranges."""
+    cache = Cache(80)
+    trace = [chunk for chunk in cold_models(12) for _ in range(8)]
+
+    hits = [cache.read(chunk) for chunk in trace]
+
+    assert hits.count(False) == len(trace) / 16
+
+
+def test_a_restarted_cache_that_is_full_shares_at_once() -> None:
+    """Nothing is known of the readers yet, and the cache is full of what it keeps."""
+    cache = Cache(80)
+    for number in range(80):
+        key = cache.keys[-number] = ChunkKey(f"{number:064x}", 0)
+        cache.state.handle(ev.Found(key, 0, CHUNK_SIZE, b""))
+    trace = list(cold_models(6, count=1))
+
+    hits = [cache.read(chunk + 1) for chunk in trace]
+
+    assert sum(hits) == len(trace) / 2
+
+
+def test_many_slow_readers_of_ranges_do_not_push_each_other_out() -> None:
+    """Twelve readers go through a chunk each, in eight ranges, in a cache whose least queue is shorter than that.
+
+    It takes the queue a few chunks to grow; were it as short as at least, all would be fetched for each range.
+    """
+    cache = Cache(80)
+    for chunk in range(80):
+        cache.read(chunk)
+    trace = [100 + start + reader for start in range(0, 240, 12) for _ in range(8) for reader in range(12)]
+
+    hits = [cache.read(chunk) for chunk in trace]
+
+    assert hits.count(False) <= 1.25 * 240

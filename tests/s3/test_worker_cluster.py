@@ -15,7 +15,7 @@ from forebay_protocol import control, wire
 from forebay_protocol.control import LoadRequest, LoadState
 from forebay_protocol.dataset import Credentials
 from forebay_protocol.errors import InvalidRequest, NotCached, ObjectChanged, Unauthorized
-from forebay_protocol.keys import BLOCK_SIZE
+from forebay_protocol.keys import BLOCK_SIZE, ObjectVersion
 from forebay_protocol.ring import Layout
 from forebay_protocol.wire import Flag
 from testkit.buckets import Bucket
@@ -326,3 +326,21 @@ def test_an_object_beside_a_folder_of_its_name(moto_bucket: Bucket, keys: Creden
         assert snapshot.hidden_count == 1
         assert cluster.workers[0].read(versions(snapshot)["a/b"]) == b"shown"
         assert cluster.workers[0].read(versions(snapshot)["c//d"]) == b"escaped"
+
+
+def test_readers_who_know_more_than_a_worker_share_what_it_fetches(
+    make: Make, bucket: Bucket, proxy: StoreProxy
+) -> None:
+    """A full worker whose index does not show an object yet keeps it for the reader who follows, all the same."""
+    filling = {f"fill/{number:02}": os.urandom(4 * MIB) for number in range(14)}
+    bucket.put(filling)
+    cluster = make(refresh=None, tiers=(TierFolder(quota=64 * MIB),)).start(1)
+    cluster.wait_for_index()
+    cluster.load_all(paths=("/fill",))
+    body = os.urandom(10 * MIB)
+    etag = bucket.client.put_object(Bucket=bucket.name, Key="new", Body=body)["ETag"].strip('"')
+    new = ObjectVersion(cluster.document.uid, "data", "new", etag, len(body))
+
+    assert [cluster.workers[0].read(new), cluster.workers[0].read(new)] == [body, body]
+
+    assert proxy.object_bytes()[f"/{bucket.name}/new"] == len(body)

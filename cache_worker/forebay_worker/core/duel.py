@@ -10,6 +10,7 @@ al., FAST 2015).
 from collections import OrderedDict
 
 from forebay_protocol.keys import ChunkKey
+from forebay_worker.core.following import Following
 
 LET_IN = 64
 """Keeping lets one of so many new chunks in, so that it follows slow change."""
@@ -66,11 +67,18 @@ class Duel:
         self._every = 1
         self._recency = _Shadow()
         self._keep = _Shadow()
+        self._probation = _Shadow()
         self._latest = _Shadow()
+        self._following = Following()
         self._round_bytes = 0
         self._misses = 0
         self._lead = 0.0
         self._variance = 0.0
+
+    @property
+    def probation_share(self) -> float:
+        """The part of the room that chunks should have which keeping does not let in, for those who follow closely."""
+        return self._following.share
 
     def read(self, key: ChunkKey, length: int, capacity: float) -> None:
         """Somebody reads a chunk of ``length`` bytes; the real cache holds ``capacity`` bytes."""
@@ -80,6 +88,7 @@ class Duel:
         room = capacity / self._every
         if self._latest.hit(chunk):
             return
+        self._following.read(chunk, length, room)
         self._latest.enter(chunk, length, room / RECENT_SHARE)
         self._compare(chunk, length, room)
         self._round_bytes += length
@@ -89,16 +98,21 @@ class Duel:
             self._sample_one_of(2 * self._every)
 
     def _compare(self, chunk: int, length: int, room: float) -> None:
-        kept, recent = self._keep.hit(chunk), self._recency.hit(chunk)
+        kept = self._keep.hit(chunk) or chunk in self._probation.held
+        recent = self._recency.hit(chunk)
         if kept is not recent:
             self._lead += length if kept else -length
             self._variance += length * length
         if not recent:
             self._recency.enter(chunk, length, room)
         if not kept:
+            self._following.arrived(chunk, length)
             self._misses += 1
-            if self._keep.used + length <= room or self._misses % LET_IN == 0:
-                self._keep.enter(chunk, length, room)
+            probation = room * self.probation_share
+            if self._keep.used + length <= room - probation or self._misses % LET_IN == 0:
+                self._keep.enter(chunk, length, room - probation)
+            else:
+                self._probation.enter(chunk, length, probation)
 
     def _end_round(self) -> None:
         """Whoever hits more rules, if that is no chance (McNemar's test); older rounds count for half each.
@@ -109,6 +123,7 @@ class Duel:
             self.keeping = self._lead > 0
             if not self.keeping:
                 self._keep.become(self._recency.held)
+                self._probation.become({})
         self._round_bytes = 0
         self._lead /= 2
         self._variance /= 2
@@ -117,5 +132,6 @@ class Duel:
 
     def _sample_one_of(self, every: int) -> None:
         self._every = every
-        for shadow in (self._recency, self._keep, self._latest):
+        for shadow in (self._recency, self._keep, self._probation, self._latest):
             shadow.become({chunk: length for chunk, length in shadow.held.items() if chunk % every == 0})
+        self._following.keep_only(every)

@@ -1,8 +1,8 @@
 """The order in which chunks go when room is wanted.
 
-Spare chunks go first. The others are *settled*, or on *probation*: a small queue for chunks that came while
-the settled ones were to be kept. It is there so that readers who ask for parts of a chunk, or follow each
-other closely, find what the first of them fetched; then its chunks leave as they came.
+Spare chunks go first. The others are *settled*, or on *probation*: a queue for chunks that came while the
+settled ones were to be kept. It is there so that readers who ask for parts of a chunk, or follow each other,
+find what the first of them fetched; then its chunks leave as they came. Its length is that of ``following``.
 """
 
 from collections import OrderedDict
@@ -12,9 +12,6 @@ from itertools import chain
 from forebay_protocol.keys import CHUNK_SIZE, ChunkKey
 from forebay_worker.core.chunk import Chunk
 from forebay_worker.core.duel import LET_IN
-
-PROBATION_SHARE = 32
-"""One part in so many of the room is for chunks on probation, and at least a chunk."""
 
 
 class EvictionOrder:
@@ -33,11 +30,11 @@ class EvictionOrder:
             return self._settled
         return self._spare if key in self._spare else self._probation
 
-    def add(self, chunk: Chunk, *, on_probation: bool) -> None:
-        """A new chunk; of those on probation a few are settled at once."""
-        if on_probation:
+    def add(self, chunk: Chunk, probation: float) -> None:
+        """A new chunk; ``probation`` bytes may be on probation. Few are settled at once; all while there are more."""
+        if probation:
             self._came += 1
-            if self._came % LET_IN:
+            if self._came % LET_IN and self._probation_bytes <= max(probation, CHUNK_SIZE):
                 self._probation[chunk.key] = chunk
                 self._probation_bytes += chunk.length
                 return
@@ -66,9 +63,9 @@ class EvictionOrder:
         self.remove(chunk)
         (self._spare if spare else self._settled)[chunk.key] = chunk
 
-    def leaving(self, room: float, *, keeping: bool) -> Iterator[Chunk]:
-        """All chunks, the first to go first."""
-        probation_first = keeping and self._probation_bytes >= max(room / PROBATION_SHARE, CHUNK_SIZE)
+    def leaving(self, probation: float) -> Iterator[Chunk]:
+        """All chunks, the first to go first; those on probation once they have ``probation`` bytes, if that is any."""
+        probation_first = probation and self._probation_bytes >= max(probation, CHUNK_SIZE)
         first, last = (self._probation, self._settled) if probation_first else (self._settled, self._probation)
         return chain(self._spare.values(), first.values(), last.values())
 

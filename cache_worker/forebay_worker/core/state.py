@@ -14,8 +14,9 @@ from forebay_worker.core import events as ev
 from forebay_worker.core.chunk import Chunk, Phase, Tier
 from forebay_worker.core.duel import Duel
 from forebay_worker.core.files import Files
+from forebay_worker.core.following import LEAST_SHARE
 from forebay_worker.core.instructions import Granted, Instruction, Move, ReadThrough, Remove, Unlink, Wait, Write
-from forebay_worker.core.order import PROBATION_SHARE, EvictionOrder
+from forebay_worker.core.order import EvictionOrder
 from forebay_worker.core.placement import Placement
 
 VICTIMS_AT_ONCE = 32
@@ -113,7 +114,7 @@ class CacheState:
         match event:
             case ev.Written() if chunk.phase is Phase.RESERVED:
                 chunk.phase, chunk.sums, chunk.verified = Phase.PRESENT, event.sums, True
-                self._order.add(chunk, on_probation=self._full and self._duel.keeping)
+                self._order.add(chunk, self._probation() if self._full else 0.0)
                 self._placement.add(chunk)
             case ev.WriteFailed() if chunk.phase is Phase.RESERVED:
                 self._files.cancel((chunk.tier, chunk.key.object_id))
@@ -163,7 +164,7 @@ class CacheState:
             return []
         chunk = Chunk(event.key, event.tier, event.length, Phase.PRESENT, event.sums)
         self._enter(chunk)
-        self._order.add(chunk, on_probation=False)
+        self._order.add(chunk, 0.0)
         self._placement.add(chunk)
         return []
 
@@ -208,10 +209,14 @@ class CacheState:
         """Bytes that chunks may take before others have to go, over all tiers."""
         return sum(tier.ceiling(keeping=self._duel.keeping) for tier in self.tiers)
 
+    def _probation(self) -> float:
+        """Bytes that chunks may take which are not to stay; 0 when the least recently used go."""
+        return self._room_for_chunks() * self._duel.probation_share if self._duel.keeping else 0.0
+
     def _nearly_full(self) -> bool:
-        """Whether it takes less than what is on probation, and a chunk that did not fit into each tier, to fill all."""
+        """Whether it takes less than the least probation, and a chunk that did not fit into each tier, to fill all."""
         room = self._room_for_chunks()
-        return self._used() + room / PROBATION_SHARE + CHUNK_SIZE * (1 + len(self.tiers)) > room
+        return self._used() + room * LEAST_SHARE + CHUNK_SIZE * (1 + len(self.tiers)) > room
 
     def _used(self) -> int:
         return sum(tier.used for tier in self.tiers if tier.capacity)
@@ -240,7 +245,7 @@ class CacheState:
         """Let chunks go until ``wanted`` bytes will be free, or it is enough at once; ``only`` of one tier."""
         victims: list[Chunk] = []
         leased: Chunk | None = None
-        for chunk in self._order.leaving(self._room_for_chunks(), keeping=self._duel.keeping):
+        for chunk in self._order.leaving(self._probation()):
             if wanted <= 0 or len(victims) == VICTIMS_AT_ONCE:
                 break
             if not chunk.quiet or not (self.tiers[chunk.tier].capacity if only is None else chunk.tier == only):

@@ -40,11 +40,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a chunk is worth now: shown by the newest generation, owned by this worker, first to go."""
+    """What a chunk is worth now.
+
+    ``current``: the newest generation shows it; ``owned`` by this worker; ``misplaced``: only another one should have it.
+    """
 
     current: bool
     owned: bool
-    spare: bool
+    misplaced: bool = False
 
 
 Judge = Callable[[ObjectVersion, int], Judgement]
@@ -238,7 +241,7 @@ class ChunkStore:
             self.measure()
             return False
         self.apply(ev.Written(key, sums))
-        self.judge(key, judge)
+        self.judge(key, judge, arriving=True)
         return True
 
     def _write(self, tier: int, one: ObjectVersion, number: int, data: memoryview, sums: bytes) -> bool:
@@ -334,13 +337,17 @@ class ChunkStore:
         with self._lock:
             return self._state.in_use(tier, object_id)
 
-    def judge(self, key: ChunkKey, judge: Judge) -> None:
-        """Decide anew what one chunk is worth."""
+    def judge(self, key: ChunkKey, judge: Judge, *, arriving: bool = False) -> None:
+        """Decide anew what one chunk is worth.
+
+        One that arrives has a reader, who may know a newer generation than we do: only the next one can make it spare.
+        """
         with self._lock:
             one = self._objects.get(key.object_id)
         if one is not None:
             found = judge(one, key.number)
-            self.apply(ev.Judged(key, found.current, found.owned, found.spare))
+            spare = found.misplaced or not (found.current or arriving)
+            self.apply(ev.Judged(key, found.current, found.owned, spare))
 
     def present(self) -> list[ChunkKey]:
         """All chunks that may be read."""

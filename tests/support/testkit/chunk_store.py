@@ -16,7 +16,7 @@ BIG = ObjectVersion("uid", "m", "big\udce9", "v", 3 * CHUNK_SIZE)
 
 def always_useful(_: ObjectVersion, __: int) -> Judgement:
     """Every chunk belongs to the current generation and to this worker."""
-    return Judgement(current=True, owned=True, spare=False)
+    return Judgement(current=True, owned=True)
 
 
 def small(number: int, version: str = "v") -> ObjectVersion:

@@ -20,7 +20,7 @@ def filled(folder: Path, count: int) -> tuple[ChunkStore, list[ObjectVersion]]:
     objects = [ObjectVersion("uid", "m", f"{number}", "v", SIZE) for number in range(count)]
     for number, one in enumerate(objects):
         data = memoryview(bytes([number]) * SIZE)
-        assert store.put(one, 0, data, block_sums(data), lambda _, __: Judgement(current=True, owned=True, spare=False))
+        assert store.put(one, 0, data, block_sums(data), lambda _, __: Judgement(current=True, owned=True))
     return store, objects
 
 

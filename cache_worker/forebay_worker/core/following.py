@@ -1,0 +1,85 @@
+"""How closely readers follow each other: for how long a new chunk is worth its room though others are to be kept.
+
+Two nodes that read the same new file do so a second apart, or a minute; ranges of one chunk are asked for one after
+the other. Whoever comes after the first finds the chunk if the queue of new chunks is as long as the reader is
+behind, counted in bytes of new chunks and told apart by powers of two. Only those who come soon, counted in bytes of
+all reads, are followers: a chunk that stays longer for one reader is worth less than those that it displaces.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+LEAST_SHARE = 1 / 32
+"""New chunks always get so much of the room."""
+
+MOST_SHARE = 1 / 2
+"""Whoever comes after more reads than that, beside the room, comes back rather than follows."""
+
+_BOUNDS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+_BELIEVED = 1 / 8
+_MARGIN = 2
+_NEGLIGIBLE = 1 / 3
+"""Fewer followers, as a share of all reads of new chunks, get no room: in epochs some come soon by chance."""
+
+_FADING = 1 - 1 / 256
+"""What is left of the weight of a read when one more new chunk has been seen to its end."""
+
+
+class _Arrival(NamedTuple):
+    """Bytes of all reads and of new chunks up to this one."""
+
+    clock: int
+    position: int
+    followed: bool
+
+
+class Following:
+    """Tell it of all reads and of new chunks; ``share`` is the part of the room that new chunks should have."""
+
+    def __init__(self) -> None:
+        """Until it knows better, some are believed to follow: a restart must not make them fetch twice."""
+        self._clock = 0
+        self._position = 0
+        self._arrivals: OrderedDict[int, _Arrival] = OrderedDict()
+        self._followers = [2.0 * (bound == _BELIEVED) for bound in _BOUNDS]
+        self._alone = 0.0
+        self.share = LEAST_SHARE
+        self._decide()
+
+    def arrived(self, chunk: int, length: int) -> None:
+        """The chunk that is being read is new, and takes ``length`` bytes."""
+        self._position += length
+        self._arrivals.pop(chunk, None)
+        self._arrivals[chunk] = _Arrival(self._clock, self._position, followed=False)
+
+    def read(self, chunk: int, length: int, room: float) -> None:
+        """A reader wants a chunk; all may take ``room``."""
+        self._clock += length
+        while self._arrivals and self._clock - next(iter(self._arrivals.values())).clock > room * MOST_SHARE:
+            self._forget_oldest()
+        arrival = self._arrivals.get(chunk)
+        if arrival is not None:
+            self._arrivals[chunk] = arrival._replace(followed=True)
+            distance = (self._position - arrival.position) / room
+            self._followers[next(number for number, bound in enumerate(_BOUNDS) if distance <= bound)] += 1
+            self._decide()
+
+    def keep_only(self, one_of: int) -> None:
+        """The sample becomes smaller: one chunk of so many is told of from here on."""
+        self._arrivals = OrderedDict(item for item in self._arrivals.items() if item[0] % one_of == 0)
+
+    def _forget_oldest(self) -> None:
+        _, arrival = self._arrivals.popitem(last=False)
+        self._followers = [count * _FADING for count in self._followers]
+        self._alone = self._alone * _FADING + (not arrival.followed)
+        self._decide()
+
+    def _decide(self) -> None:
+        negligible = _NEGLIGIBLE * (self._alone + sum(self._followers))
+        farther = 0.0
+        self.share = LEAST_SHARE
+        for bound, count in zip(reversed(_BOUNDS), reversed(self._followers), strict=True):
+            farther += count
+            if farther > negligible:
+                self.share = max(LEAST_SHARE, min(MOST_SHARE, _MARGIN * bound))
+                break
