@@ -42,7 +42,7 @@ _log = structlog.get_logger()
 class Judgement:
     """What a chunk is worth now.
 
-    ``current``: the newest generation shows it; ``owned`` by this worker; ``misplaced``: only another one should have it.
+    ``current``: the newest generation shows it; ``owned`` by this worker; ``misplaced``: only others should have it.
     """
 
     current: bool
