@@ -129,7 +129,7 @@ def _verdicts(seen: Observed, pods: tuple[WorkerPod, ...], ring: Ring) -> tuple[
     if blocking is not None:
         ready = Verdict(conditions.READY, blocking.status, blocking.reason, blocking.message)
     else:
-        ready = holds(conditions.READY, "WorkersReady", workers.message)
+        ready = holds(conditions.READY, workers.reason, workers.message)
     return (bound, workers, tiers, ready)
 
 
@@ -148,15 +148,21 @@ def _workers(seen: Observed, pods: tuple[WorkerPod, ...], ring: Ring) -> Verdict
     serving = [
         pod
         for pod in pods
-        if pod.ready and not pod.deleting and pod.name in seen.reports and seen.reports[pod.name].epoch >= ring.epoch
+        if pod.ready
+        and not pod.deleting
+        and pod.ordinal < wanted
+        and pod.name in seen.reports
+        and seen.reports[pod.name].epoch >= ring.epoch
     ]
     trouble = _worst(pods)
     if trouble is not None:
         return fails(kind, trouble.reason, trouble.message)
     set_status = (seen.worker_set or {}).get("status", {})
-    rolling = set_status.get("updatedReplicas", 0) < wanted or len(pods) > wanted
-    if len(serving) < wanted or rolling:
+    if len(serving) < wanted or set_status.get("updatedReplicas", 0) < wanted:
         return fails(kind, "WorkersNotReady", _progress(seen, pods, len(serving)))
+    if len(pods) > wanted:
+        # Those who stay serve: nothing is wrong while the others leave.
+        return holds(kind, "ScalingIn", f"{wanted} of {wanted} workers serve, {len(pods) - wanted} more leave")
     return holds(kind, "WorkersReady", f"{wanted} of {wanted} workers serve" if wanted else "no workers are wanted")
 
 

@@ -99,6 +99,20 @@ def test_ready_when_workers_serve_the_published_ring() -> None:
     assert after.ring is None
 
 
+def test_scaling_in_is_no_trouble_for_those_who_stay() -> None:
+    """One of two workers leaves: the Runtime is ready all the while, and says what goes on."""
+    surplus = raw_pod()
+    surplus["metadata"] |= {"name": "demo-worker-1", "uid": "q"}
+    pods = (read(raw_pod()), read(surplus))
+    first = plan(pods=pods, reports={"demo-worker-0": report()})
+    leaving = plan(runtime(status=first.status), pods, {"demo-worker-0": report(2), "demo-worker-1": report(2)})
+    stuck = plan(runtime(status=first.status), pods, {"demo-worker-1": report(2)})
+
+    assert condition(leaving) == ("True", "ScalingIn")
+    assert "Warning" not in [event.type for event in leaving.events]
+    assert condition(stuck) == ("False", "WorkersNotReady")
+
+
 def test_settled_workers_are_asked_seldom() -> None:
     """Polling is fast while something moves and slow when nothing does; without pods there is none."""
     pods = (read(raw_pod()),)
