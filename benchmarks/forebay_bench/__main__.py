@@ -8,7 +8,7 @@ from forebay_bench.results import Result
 from forebay_bench.runs import Question
 from testkit.progress import Progress
 
-QUESTIONS = ("ring", "data", "fill", "ttfb", "fanout", "index", "never-slower")
+QUESTIONS = ("ring", "data", "fill", "ttfb", "fanout", "warm", "scale", "training", "index", "never-slower")
 
 
 def main(argv: list[str]) -> int:

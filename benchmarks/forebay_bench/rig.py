@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forebay_protocol.dataset import Credentials, DatasetDocument, MountSpec
 from testkit.cluster.teardown import Teardown
+from testkit.own_network import OwnNetwork
 from testkit.progress import Progress
 from testkit.settings import Settings
 from testkit.store import Store
@@ -57,13 +58,15 @@ def document(running: Store, bucket: str, refresh: float | None = None) -> Datas
 
 @contextmanager
 def workers(
-    folder: Path, running: Store, bucket: str, *, count: int = 1, quota: int = 4096 * MIB, flags: tuple[str, ...] = ()
-) -> Iterator[WorkerCluster]:
-    """Workers with a memory tier, their index built."""
+    folder: Path, running: Store, bucket: str, *, count: int = 1, quota: int = 4096 * MIB, flags: tuple[str, ...] = (),
+    networks: tuple[OwnNetwork, ...] = (),
+) -> Iterator[WorkerCluster]:  # fmt: skip
+    """Workers with a memory tier, their index built; the first of them in networks of their own."""
     keys = Credentials(access_key_id=running.access_key, secret_access_key=running.secret_key)
     folder.mkdir(exist_ok=True)
     tiers = (TierFolder(medium="Memory", quota=quota, high=0.99, low=0.95),)
-    with WorkerCluster(folder, document(running, bucket), {"data": keys}, tiers=tiers, flags=flags) as cluster:
+    shown = document(running, bucket)
+    with WorkerCluster(folder, shown, {"data": keys}, tiers=tiers, flags=flags, networks=networks) as cluster:
         cluster.start(count)
         cluster.wait_for_index(timeout=60)
         yield cluster

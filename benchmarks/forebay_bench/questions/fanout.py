@@ -1,4 +1,4 @@
-"""Many readers of one model behind a slow store, cold and warm, beside the same readers without a cache."""
+"""Many readers who start together on one cold model behind a slow store, beside the same readers without a cache."""
 
 import os
 import shutil
@@ -18,23 +18,20 @@ from testkit.store import Store
 from testkit.worker_processes import MIB, WorkerCluster
 
 COLD_SIZE, COLD_READERS, COLD_MBIT = 256 * MIB, 16, 1000
-WARM_SIZE, WARM_READERS, WARM_MBIT = 32 * MIB, 8, 100
 _WORKERS = 2
 
 
 def measure(progress: Progress) -> tuple[list[Row], list[str]]:
     """All rows."""
     with rig.folder_in_memory() as folder, rig.store(progress) as store:
-        for bucket, size in (("cold", COLD_SIZE), ("warm", WARM_SIZE)):
-            store.create_bucket(bucket)
-            store.put_bytes(bucket, "model", os.urandom(size))
-        rows = [*_cold(store, folder, progress), *_warm(store, folder, progress)]
+        store.create_bucket("cold")
+        store.put_bytes("cold", "model", os.urandom(COLD_SIZE))
+        rows = _cold(store, folder, progress)
     notes = [
         (
             f"cold: {COLD_READERS} readers with 4 requests each, {COLD_SIZE // MIB} MiB (a direct run of 1 GiB would "
             f"take over two minutes), {_WORKERS} workers, the store's link limited to {COLD_MBIT} Mbit/s by htb"
         ),
-        f"warm: {WARM_READERS} readers, {WARM_SIZE // MIB} MiB, the store's link at {WARM_MBIT} Mbit/s",
     ]
     return rows, notes
 
@@ -67,23 +64,6 @@ def _cold(store: Store, folder: Path, progress: Progress) -> list[Row]:
     ]  # fmt: skip
     progress.say(f"cold fan-out: {rows[0].ratio:.2f}x ideal, direct {rows[1].ratio:.1f}x, origin {rows[2].value:.3f}x")
     return rows
-
-
-def _warm(store: Store, folder: Path, progress: Progress) -> list[Row]:
-    store.set_rate(None)
-    with rig.workers(folder / "warm", store, "warm", count=_WORKERS) as cluster:
-        cluster.load_all(timeout=60)
-        store.set_rate(WARM_MBIT)
-        one = _model(cluster)
-        found = interleaved({
-            "direct": _direct(store, "warm", WARM_READERS, folder),
-            "forebay": lambda: readers.last_of(WARM_READERS, one, _through(cluster, one, store)),
-        })  # fmt: skip
-    row = compared(
-        "warm, store throttled: direct, beside the cache", "s", found["direct"], "forebay", found["forebay"], ">= 8x"
-    )
-    progress.say(f"warm, throttled store: {row.ratio:.1f}x")
-    return [row]
 
 
 def _direct(store: Store, bucket: str, count: int, folder: Path) -> partial[float]:

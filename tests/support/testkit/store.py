@@ -13,7 +13,7 @@ from typing import Any
 
 from testkit import binaries, packages, store_log
 from testkit.artifacts import locked
-from testkit.cluster.network import Network
+from testkit.cluster.network import Network, limit_rate
 from testkit.cluster.teardown import Teardown
 from testkit.commands import run
 from testkit.ledger import Kind, Ledger
@@ -143,12 +143,7 @@ class Store:
 
     def set_rate(self, mbit: int | None) -> None:
         """Limit what the store sends, over all clients; None takes the limit away. What it receives is not limited."""
-        device = ["tc", "-netns", self._netns]
-        run([*device, "qdisc", "delete", "dev", "eth0", "root"], check=False)
-        if mbit is not None:
-            run([*device, "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default", "10"])
-            limit = ["htb", "rate", f"{mbit}mbit", "burst", "128k", "cburst", "128k"]
-            run([*device, "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:10", *limit])
+        limit_rate(self._netns, mbit)
 
     def request(
         self,

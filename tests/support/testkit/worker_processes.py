@@ -26,6 +26,7 @@ from forebay_protocol.keys import ObjectVersion
 from forebay_protocol.ring import Layout, Member, MemberState, Ring
 from forebay_protocol.wire import Flag, ReadRequest
 from testkit.memory_group import MemoryGroup
+from testkit.own_network import OwnNetwork
 from testkit.waiting import eventually
 from testkit.worker_tls import TlsFolder
 
@@ -65,11 +66,13 @@ class WorkerProcess:
         tls: ClientTls | None = None,
         key: str = KEY,
         group: MemoryGroup | None = None,
+        network: OwnNetwork | None = None,
     ) -> None:
-        """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS; ``group`` to run in."""
+        """Nothing runs yet. ``tls``: how to verify the worker, whose flags make it speak TLS; where it is to run."""
         self.tls = tls
         self.key = key
-        self._group = group
+        self.address = "127.0.0.1" if network is None else network.address
+        self._surroundings = [place for place in (group, network) if place is not None]
         self.id = f"w{number}"
         self.folder = folder / self.id
         self.folder.mkdir(parents=True)
@@ -78,7 +81,7 @@ class WorkerProcess:
         self.log = self.folder / "log.jsonl"
         self._uid = ""
         self._argv = [sys.executable, "-m", "forebay_worker", "--id", self.id, "--access-dir", str(access)]
-        self._argv += ["--state-dir", str(self.folder / "state"), "--address", "127.0.0.1"]
+        self._argv += ["--state-dir", str(self.folder / "state"), "--address", self.address]
         self._argv += ["--data-port", str(self.data_port), "--control-port", str(self.control_port), *flags]
         for tier, path in zip(tiers, self.tier_paths, strict=True):
             limits = f"quota={tier.quota},high={tier.high},low={tier.low}"
@@ -90,7 +93,7 @@ class WorkerProcess:
     def member(self) -> Member:
         """The worker as a ring names it."""
         return Member(
-            id=self.id, address="127.0.0.1", data_port=self.data_port, control_port=self.control_port, capacity=1
+            id=self.id, address=self.address, data_port=self.data_port, control_port=self.control_port, capacity=1
         )
 
     @property
@@ -111,7 +114,9 @@ class WorkerProcess:
         roots = [path for path in sys.path if path]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots)}
         with self.log.open("ab") as log:
-            argv = self._argv if self._group is None else self._group.entering(self._argv)
+            argv = self._argv
+            for place in self._surroundings:
+                argv = place.entering(argv)
             self._process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
         eventually(self._is_healthy, timeout=20, interval=0.05, what=f"{self.id} is healthy")
 
@@ -140,7 +145,7 @@ class WorkerProcess:
 
     def call(self, method: str, route: str, body: Any = None, token: str | None = None) -> tuple[int, bytes]:
         """One control request: (status, body)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=20)
+        connection = http.client.HTTPConnection(self.address, self.control_port, timeout=20)
         connection.connect()
         if self.tls is not None:
             connection.sock = self.tls.wrap(connection.sock, self.id)
@@ -158,7 +163,7 @@ class WorkerProcess:
 
     def control(self) -> ControlClient:
         """The control API as clients use it."""
-        return ControlClient("127.0.0.1", self.control_port, self.token, tls=self.tls)
+        return ControlClient(self.address, self.control_port, self.token, tls=self.tls)
 
     def load(self, load_id: str, request: LoadRequest | None = None) -> LoadProgress:
         """Begin a load, or look how far it is."""
@@ -175,7 +180,7 @@ class WorkerProcess:
 
     def connect(self) -> WorkerConnection:
         """A data connection."""
-        return WorkerConnection("127.0.0.1", self.data_port, self.token, tls=self.tls)
+        return WorkerConnection(self.address, self.data_port, self.token, tls=self.tls)
 
     def read(self, one: ObjectVersion, flags: Flag = Flag.NONE) -> bytes:
         """All bytes of an object through this worker."""
@@ -207,6 +212,8 @@ class WorkerCluster:
     key: str = KEY
     data_key: str = ""
     group: MemoryGroup | None = None
+    networks: tuple[OwnNetwork, ...] = ()
+    """Of the first workers; the others are in this machine's."""
 
     @property
     def access(self) -> Path:
@@ -242,8 +249,9 @@ class WorkerCluster:
         for _ in range(count):
             flags = self.flags if self.tls is None else (*self.flags, "--tls-dir", str(self.tls.folder))
             client = None if self.tls is None else self.tls.client()
+            number = len(self.workers)
             worker = WorkerProcess(
-                len(self.workers),
+                number,
                 self.folder,
                 self.access,
                 self.tiers,
@@ -251,6 +259,7 @@ class WorkerCluster:
                 tls=client,
                 key=self.key,
                 group=self.group,
+                network=self.networks[number] if number < len(self.networks) else None,
             )
             self.workers.append(worker)
             worker.start(self.document.uid)

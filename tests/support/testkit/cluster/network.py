@@ -113,6 +113,16 @@ class Network:
                     )
 
 
+def limit_rate(namespace: str, mbit: int | None) -> None:
+    """Limit what a namespace sends through its cable; None takes the limit away. What it receives is not limited."""
+    device = ["tc", "-netns", namespace]
+    run([*device, "qdisc", "delete", "dev", "eth0", "root"], check=False)
+    if mbit is not None:
+        run([*device, "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default", "10"])
+        limit = ["htb", "rate", f"{mbit}mbit", "burst", "128k", "cburst", "128k"]
+        run([*device, "class", "add", "dev", "eth0", "parent", "1:", "classid", "1:10", *limit])
+
+
 def link_exists(name: str) -> bool:
     """Tell whether the host has this interface."""
     return Path("/sys/class/net", name).exists()
