@@ -113,8 +113,8 @@ def test_workers_and_a_direct_reader_together_keep_the_limits(
             offset = number % 4 * CHUNK_SIZE
             assert future.result() == body[offset : offset + CHUNK_SIZE]
 
+    # For each of the three parties the request with which the window begins; its answers may take a tenth of a second.
     if limits.bandwidth:
-        # A burst of 0.1 s, and for each of the three parties the request under way.
         assert seen.most_in(2.0) <= 2.1 * limits.bandwidth + 2 * CHUNK_SIZE + PIECE
     if limits.requests_per_second:
         assert seen.most_in(2.0, count=True) <= 2.1 * limits.requests_per_second + 3
@@ -142,4 +142,4 @@ def test_when_all_workers_vanish_readers_keep_to_their_budget(
         seconds = time.monotonic() - begin
         assert found == [body[offset : offset + PIECE] for offset in offsets]
         assert reader.counters.direct_bytes == len(offsets) * PIECE
-    assert sum(size for _, size in seen.answers) <= DIRECT * limit * (seconds + 0.1) + PIECE
+    assert sum(size for _, size in seen.answers) <= DIRECT * limit * seconds

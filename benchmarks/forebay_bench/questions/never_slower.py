@@ -132,7 +132,6 @@ def measure(progress: Progress) -> tuple[list[Row], list[str]]:
         f"{READS} reads of 1 MiB by {READERS} threads a run, after {WARM} by the same client at full rates",
         f"{scene.hedges} hedges for {reads:,} reads",
         "workers gone: the mount's limit is the store's link; 8 threads read 256 KiB each for 10 s; by the store's log",
-        "workers gone: a bucket lets 0.1 s of its rate be used at once, and pays for a request after it",
     ]
 
 
