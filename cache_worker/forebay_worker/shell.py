@@ -119,6 +119,12 @@ class ChunkShell:
         cache = self.cache
         return None if cache is None else cache.store.lease(ChunkKey(one.object_id, number), verify=False)
 
+    def awaited(self, one: ObjectVersion, number: int, reader: str) -> None:
+        """A reader, told apart by that name, waits for a chunk."""
+        cache = self.cache
+        if cache is not None:
+            cache.store.awaited(ChunkKey(one.object_id, number), reader)
+
     def _lease(self, key: ChunkKey) -> Lease | None:
         cache = self.cache
         return None if cache is None else cache.store.lease(key)

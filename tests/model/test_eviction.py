@@ -24,11 +24,15 @@ class Cache:
         self.length = length
         self.keys: dict[int, ChunkKey] = {}
 
+    def key(self, chunk: int) -> ChunkKey:
+        """The chunk's key."""
+        if chunk not in self.keys:
+            self.keys[chunk] = ChunkKey(f"{DIGESTS.getrandbits(256):064x}", chunk % 3)
+        return self.keys[chunk]
+
     def read(self, chunk: int) -> bool:
         """Read one chunk as the store does; whether it was there."""
-        key = self.keys.get(chunk)
-        if key is None:
-            key = self.keys[chunk] = ChunkKey(f"{DIGESTS.getrandbits(256):064x}", chunk % 3)
+        key = self.key(chunk)
         found = self.state.pin(key)
         if found is not None:
             self.state.handle(ev.Released(key, found.tier))
@@ -129,12 +133,24 @@ def test_ranges_do_not_put_readers_farther_apart() -> None:
     assert hits.count(False) == len(trace) / 16
 
 
+def test_readers_who_waited_together_may_drift_apart() -> None:
+    """Model after model they wait for the same fetches; in a full cache, one falls behind for once and finds all."""
+    cache = Cache(80)
+    for chunk in range(160):
+        for reader in ("10.0.0.1", "10.0.0.2"):
+            cache.state.awaited(cache.key(chunk), reader)
+        cache.read(chunk)
+
+    hits = [cache.read(1000 + chunk) for chunk in cold_models(9, count=1)]
+
+    assert sum(hits) == len(hits) / 2
+
+
 def test_a_restarted_cache_that_is_full_shares_at_once() -> None:
     """Nothing is known of the readers yet, and the cache is full of what it keeps."""
     cache = Cache(80)
     for number in range(80):
-        key = cache.keys[-number] = ChunkKey(f"{number:064x}", 0)
-        cache.state.handle(ev.Found(key, 0, CHUNK_SIZE, b""))
+        cache.state.handle(ev.Found(cache.key(-1 - number), 0, CHUNK_SIZE, b""))
     trace = list(cold_models(6, count=1))
 
     hits = [cache.read(chunk + 1) for chunk in trace]

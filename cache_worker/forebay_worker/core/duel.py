@@ -80,6 +80,12 @@ class Duel:
         """The part of the room that chunks should have which keeping does not let in, for those who follow closely."""
         return self._following.share
 
+    def awaited(self, key: ChunkKey, reader: str) -> None:
+        """Somebody waits for a chunk that has to be fetched; ``reader`` tells the readers apart."""
+        chunk = sample_number(key)
+        if chunk % self._every == 0:
+            self._following.awaited(chunk, reader)
+
     def read(self, key: ChunkKey, length: int, capacity: float) -> None:
         """Somebody reads a chunk of ``length`` bytes; the real cache holds ``capacity`` bytes."""
         chunk = sample_number(key)

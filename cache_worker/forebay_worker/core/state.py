@@ -69,6 +69,10 @@ class CacheState:
                 self._order.touch(chunk, keeping=self._duel.keeping)
         return chunk
 
+    def awaited(self, key: ChunkKey, reader: str) -> None:
+        """A reader waits for a chunk that is not here; who reads together tells for how long new chunks are wanted."""
+        self._duel.awaited(key, reader)
+
     def present(self) -> list[ChunkKey]:
         """All chunks that may be read."""
         return [key for key, chunk in self._chunks.items() if chunk.phase is Phase.PRESENT and not chunk.damaged]

@@ -99,7 +99,7 @@ class DataServer:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = listener.accept()
+                connection, address = listener.accept()
             except OSError as error:
                 if self._stopping:
                     return
@@ -107,7 +107,7 @@ class DataServer:
                 _log.warning("no connection accepted", error=str(error))
                 time.sleep(_ACCEPT_PAUSE)
                 continue
-            stream = Stream(connection)
+            stream = Stream(connection, address[0])
             with self._lock:
                 self._connections.add(stream)
                 self._metrics.connections.set(len(self._connections))
@@ -257,7 +257,8 @@ class DataServer:
                 self._idle.notify_all()
 
     def _announce(self, stream: Stream, request: ReadRequest) -> None:
-        """Tell a client that wants to know that the chunk must be fetched first."""
+        """The chunk must be fetched first: tell a client that wants to know."""
+        self._shell.awaited(request.object, request.offset // CHUNK_SIZE, stream.reader)
         if request.flags & Flag.ANNOUNCE:
             stream.socket.sendall(self._head(wire.STATUS_FETCHING, request.id, 0, 0))
 

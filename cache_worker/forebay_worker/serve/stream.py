@@ -50,10 +50,11 @@ _known_object = lru_cache(maxsize=8192)(wire.decode_object)
 class Stream:
     """Not for two threads at once. Non-blocking while a reactor watches it, blocking while a thread serves it."""
 
-    __slots__ = ("_pending", "admission", "quiet_since", "socket")
+    __slots__ = ("_pending", "admission", "quiet_since", "reader", "socket")
 
-    def __init__(self, connection: socket.socket) -> None:
-        """Take over a connection whose hello has not been read yet."""
+    def __init__(self, connection: socket.socket, reader: str) -> None:
+        """Take over a connection whose hello has not been read yet, from a reader at that address."""
+        self.reader = reader
         self.socket = connection
         self.admission: Admission | None = None
         self.quiet_since = 0.0

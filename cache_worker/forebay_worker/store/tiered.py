@@ -149,6 +149,11 @@ class ChunkStore:
         lease.release()
         return None
 
+    def awaited(self, key: ChunkKey, reader: str) -> None:
+        """A reader waits for a chunk that is being fetched."""
+        with self._lock:
+            self._state.awaited(key, reader)
+
     def _pin(self, key: ChunkKey, *, touch: bool) -> tuple[Lease | None, bool]:
         """The chunk pinned, and whether it is verified."""
         with self._lock:
