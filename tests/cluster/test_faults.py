@@ -1,7 +1,9 @@
 """Parts of the system and of Kubernetes die; everything converges without a hand, and readers see right bytes."""
 
 import random
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +128,51 @@ def test_pods_come_to_a_node_whose_plugin_was_replaced(workspace: Workspace, clu
 
     _verify(workspace, "node-1", "after")
     before.delete(cluster)
+
+
+def _worker_process(pod_uid: str) -> int:
+    """The worker's process in a pod, by the pod's cgroup; the machine sees it, whatever its namespaces."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = pod_uid in (process / "cgroup").read_text().replace("_", "-")
+            if inside and b"forebay" in (process / "cmdline").read_bytes():
+                return int(process.name)
+        except OSError:
+            # It ended while we looked.
+            continue
+    raise LookupError(f"no worker runs in pod {pod_uid}")
+
+
+def test_a_disk_that_takes_no_writes_is_said_and_read_through(
+    workspace: Workspace, cluster: Cluster, seed: Seed
+) -> None:
+    """Read-only under a living worker: right bytes, a condition and an event that name the tier; then it recovers."""
+    seeded = seed(big_objects(count=2, size=9 << 20))
+    workspace.reader_files(seeded.rows)
+    tiers = [{"medium": "SSD", "quota": "256Mi", "volume": {"emptyDir": {}}}]
+    workspace.apply(workspace.dataset(prefix=seeded.prefix), workspace.runtime(replicas=1, tiers=tiers))
+    workspace.wait("runtime", "data")
+    worker = str(_worker_process(workspace.workers()[0]["metadata"]["uid"]))
+    folder = next(
+        line.split()[4] for line in Path(f"/proc/{worker}/mountinfo").read_text().splitlines() if "/tier" in line
+    )
+
+    def remount(mode: str) -> None:
+        argv = ["nsenter", "-t", worker, "-m", "--", "mount", "-o", f"remount,bind,{mode}", folder]
+        subprocess.run(argv, check=True, capture_output=True, text=True)
+
+    remount("ro")
+    _verify(workspace, "node-1", "without-a-disk")
+
+    eventually(
+        lambda: workspace.condition("runtime", "data", "TiersReady"), timeout=30, what="the condition says it",
+        until=lambda found: (found["status"], found["reason"]) == ("False", "TierWriteFailed"),
+    )  # fmt: skip
+    eventually(
+        lambda: [one["message"] for one in workspace.find("events") if one["reason"] == "TierWriteFailed"],
+        timeout=30, what="the event names the tier", until=lambda said: any("SSD" in one for one in said),
+    )  # fmt: skip
+    remount("rw")
+    workspace.wait("runtime", "data", "TiersReady")
+    workspace.apply(workspace.dataload())
+    workspace.wait("dataload", "load", "Complete")
