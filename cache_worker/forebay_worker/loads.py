@@ -8,7 +8,6 @@ plan. Requests survive restarts.
 import threading
 import time
 from collections import deque
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +16,12 @@ import structlog
 from forebay_protocol.control import LoadProgress, LoadRequest, LoadState, Problem
 from forebay_protocol.errors import ForebayError, InvalidRequest
 from forebay_protocol.keys import ChunkKey
+from forebay_worker.arrival import Arrival
 from forebay_worker.core.load import LoadPlan, PlannedChunk, Presence, look, make_plan, what_fits
 from forebay_worker.files import read_document, write_document
 from forebay_worker.index.keeper import IndexKeeper
 from forebay_worker.membership import Membership
-from forebay_worker.shell import PATIENCE, ChunkShell, Fetched
+from forebay_worker.shell import PATIENCE, ChunkShell
 
 ROUNDS = 5
 """How often missing chunks are tried before their files count as failed."""
@@ -210,7 +210,7 @@ class Loads:
     def _fetch_all(self, load: Load, plan: LoadPlan, wanted: list[PlannedChunk]) -> dict[str, str]:
         """Fetch the chunks, several at once; returns what went wrong: messages by reason."""
         failures: dict[str, str] = {}
-        under_way: deque[Future[Fetched]] = deque()
+        under_way: deque[Arrival] = deque()
         for chunk in wanted:
             if load.stop.is_set() or self._is_stale(plan):
                 break
@@ -239,10 +239,10 @@ class Loads:
                 load.stop.set()
 
 
-def _settle(flight: Future[Fetched], failures: dict[str, str]) -> None:
+def _settle(flight: Arrival, failures: dict[str, str]) -> None:
     try:
-        flight.result(2 * PATIENCE)
+        flight.wait(2 * PATIENCE)
     except ForebayError as error:
         failures[error.reason] = error.message
-    except (TimeoutError, CancelledError):
+    except TimeoutError:
         failures["TimedOut"] = "a chunk did not arrive in time"

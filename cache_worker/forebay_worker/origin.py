@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from forebay.limits import Gate
-from forebay.source import Digest, Digesting, Grant, Listing, Meter, Source, open_source, parse_source
+from forebay.source import Digest, Digesting, Grant, Listing, Meter, Source, Streaming, open_source, parse_source
+from forebay.source.base import Arrived
 from forebay.source.newest import newest
 from forebay_protocol.control import Problem
 from forebay_protocol.dataset import MountSpec
@@ -104,11 +105,15 @@ class Origin:
             raise InvalidRequest("the version is none that a store tells")
         return source, prefix
 
-    def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview) -> None:
+    def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview, arrived: Arrived) -> None:
         """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
         source, _ = self._holding(one)
         try:
-            source.read_into(one.key, one.version, one.size, offset, buffer)
+            if isinstance(source, Streaming):
+                source.stream_into(one.key, one.version, one.size, offset, buffer, arrived)
+            else:
+                source.read_into(one.key, one.version, one.size, offset, buffer)
+                arrived(len(buffer))
         except SourceError as error:
             self._note(one.mount, None if isinstance(error, ObjectMissing | ObjectChanged) else error)
             raise

@@ -8,9 +8,10 @@ from forebay.connection import Timeouts
 from forebay.pace import Pace
 from forebay.pool import ConnectionPool
 from forebay.race import Attempt
+from forebay.source.base import Arrived
 from forebay.tls import TlsProvider
 from forebay_protocol.errors import ForebayError, WorkerUnavailable
-from forebay_protocol.keys import ChunkKey, ObjectVersion
+from forebay_protocol.keys import BLOCK_SIZE, ChunkKey, ObjectVersion
 from forebay_protocol.ring import Member
 from forebay_protocol.wire import Flag, ReadRequest
 from forebay_worker.access import AccessWatcher
@@ -21,6 +22,9 @@ FORMER_OWNERS = 2
 """How many others are asked for a chunk that may have been theirs."""
 
 _TIMEOUTS = Timeouts(connect=1.0, answer=20.0)
+
+_FIRST, _PIECE = 4 * BLOCK_SIZE, 16 * BLOCK_SIZE
+"""What a chunk is pulled in where its owner still fetches it."""
 
 _LEAST_ANSWER, _LEAST_FETCH = 2.0, 10.0
 """Seconds that a peer always gets: whoever is given up for the store costs the store a request."""
@@ -46,9 +50,19 @@ class Peers:
         self.bytes = 0
         membership.listen(lambda ring: self._pool.retain(ring.members))
 
-    def pull(self, owner: Member, one: ObjectVersion, number: int, buffer: memoryview) -> None:
-        """A whole chunk from its owner, who fetches it if need be."""
-        self._read(owner, one, number, buffer, Flag.PEER | Flag.ANNOUNCE)
+    def pull(self, owner: Member, one: ObjectVersion, number: int, buffer: memoryview, arrived: Arrived) -> None:
+        """A whole chunk from its owner, who fetches it if need be; ``arrived`` is told on the way.
+
+        Its beginning is asked for first, and then all the rest, unless the owner has to fetch that: then the rest in
+        pieces, each of which comes as soon as the owner has it.
+        """
+        position, piece = 0, _FIRST
+        while position < len(buffer):
+            end = min(position + piece, len(buffer))
+            flags = Flag.PEER | Flag.ANNOUNCE
+            fetching = self._read(owner, one, number, position, buffer[position:end], flags)
+            position, piece = end, _PIECE if fetching else len(buffer)
+            arrived(position)
 
     def usable(self, member: Member, one: ObjectVersion, number: int) -> bool:
         """Whether asking the member for this chunk is worth while: it was neither failing nor slow lately."""
@@ -63,21 +77,25 @@ class Peers:
             if member.id == but or not self.usable(member, one, number):
                 continue
             try:
-                self._read(member, one, number, buffer, Flag.PEER | Flag.CACHED_ONLY)
+                self._read(member, one, number, 0, buffer, Flag.PEER | Flag.CACHED_ONLY)
             except ForebayError as error:
                 _log.debug("peer has no chunk", peer=member.id, reason=error.reason)
             else:
                 return True
         return False
 
-    def _read(self, member: Member, one: ObjectVersion, number: int, buffer: memoryview, flags: Flag) -> None:
-        offset = one.chunk_span(number).offset
+    def _read(
+        self, member: Member, one: ObjectVersion, number: int, within: int, buffer: memoryview, flags: Flag
+    ) -> bool:
+        """Fill the buffer from ``within`` a chunk; whether the other worker had to fetch that first."""
+        offset = one.chunk_span(number).offset + within
         attempt = Attempt(self._pace, len(buffer), _give_up)
         self._pool.read_into(member, ReadRequest(0, one, offset, len(buffer), flags), buffer, watch=attempt)
         attempt.succeeded()
         self._metrics.peer_bytes.inc(len(buffer))
         with self._lock:
             self.bytes += len(buffer)
+        return attempt.fetched
 
     def close(self) -> None:
         """Close all connections."""

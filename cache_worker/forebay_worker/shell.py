@@ -6,11 +6,11 @@ flight. They run on executors of their own.
 """
 
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,13 +20,13 @@ from forebay_protocol.errors import (
     NotCached,
     Overloaded,
     SourceError,
-    SourceUnavailable,
     Unauthorized,
     WorkerUnavailable,
 )
-from forebay_protocol.keys import ChunkKey, ObjectVersion
+from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
 from forebay_protocol.ring import Member
-from forebay_protocol.wire import Flag
+from forebay_protocol.wire import Flag, ReadRequest
+from forebay_worker.arrival import Arrival, Condition, Part
 from forebay_worker.budget import MemoryBudget
 from forebay_worker.membership import Membership
 from forebay_worker.metrics import Metrics
@@ -45,18 +45,6 @@ BUDGET_PATIENCE = 10.0
 _OWNER_FAILED = (WorkerUnavailable, Overloaded, ChecksumMismatch, Unauthorized)
 
 
-class Fetched:
-    """A chunk in memory, with its checksums and where it came from."""
-
-    __slots__ = ("data", "source", "sums")
-
-    def __init__(self, data: memoryview, source: str) -> None:
-        """Checksums are computed here, over exactly what will be kept and sent."""
-        self.data = data
-        self.source = source
-        self.sums = block_sums(data)
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Requests to the store at the same time, and bytes of chunks in memory."""
@@ -73,43 +61,48 @@ class Judged:
     judge: Judge
 
 
+@dataclass(frozen=True, slots=True)
+class Threading:
+    """What the shell's threads are made of: pools, by threads and name, and conditions."""
+
+    executor: Callable[[int, str], Executor] = ThreadPoolExecutor
+    condition: Callable[[], Condition] = threading.Condition
+
+
 class ChunkShell:
     """Thread-safe; ``cache`` is replaced when the worker gets another dataset."""
 
     def __init__(
         self, membership: Membership, origin: Origin, peers: Peers, metrics: Metrics, limits: Limits,
-        executor: Callable[[int, str], Executor] = ThreadPoolExecutor,
+        made_of: Threading = Threading(),
     ) -> None:  # fmt: skip
-        """Nothing is cached before ``cache`` is set. ``executor`` makes the pools: (threads, name)."""
+        """Nothing is cached before ``cache`` is set."""
         self._membership = membership
         self._origin = origin
         self._peers = peers
         self._metrics = metrics
         self._budget = MemoryBudget(limits.fill_bytes, metrics)
-        self._flights: Flights[Fetched] = Flights()
-        self._fetch_executor = executor(limits.fetchers, "origin")
-        self._pull_executor = executor(limits.fetchers, "pull")
+        self._flights = Flights(made_of.condition)
+        self._fetch_executor = made_of.executor(limits.fetchers, "origin")
+        self._pull_executor = made_of.executor(limits.fetchers, "pull")
         self.cache: Judged | None = None
         self.on_source_error: Callable[[SourceError], None] = lambda _: None
         self.on_kept: Callable[[ObjectVersion, int], None] = lambda _one, _number: None
 
-    def get(
-        self, one: ObjectVersion, number: int, flags: Flag, announce: Callable[[], None] = lambda: None
-    ) -> Lease | Fetched:
-        """The chunk, from wherever it is; the caller releases a lease. ``announce`` is called before it is fetched."""
-        key = ChunkKey(one.object_id, number)
-        lease = self._lease(key)
+    def get(self, request: ReadRequest, announce: Callable[[], None] = lambda: None) -> Lease | Part:
+        """The chunk from its tier, or the range of it from wherever it is; the caller releases a lease.
+
+        ``announce`` is called before the chunk is fetched.
+        """
+        one, (number, within) = request.object, divmod(request.offset, CHUNK_SIZE)
+        lease = self._lease(ChunkKey(one.object_id, number))
         if lease is not None:
             return lease
-        if flags & Flag.CACHED_ONLY:
+        if request.flags & Flag.CACHED_ONLY:
             raise NotCached("the chunk is not in this worker's tiers")
         announce()
         try:
-            return self.fetch(one, number, flags).result(PATIENCE)
-        except FutureTimeout:
-            raise SourceUnavailable(f"the chunk did not arrive within {PATIENCE:.0f} s; try again") from None
-        except CancelledError:
-            raise WorkerUnavailable("this worker stops; ask another one") from None
+            return self.fetch(one, number, request.flags).part(within, request.length, PATIENCE)
         except SourceError as error:
             self.on_source_error(error)
             raise
@@ -129,7 +122,7 @@ class ChunkShell:
         cache = self.cache
         return None if cache is None else cache.store.lease(key)
 
-    def fetch(self, one: ObjectVersion, number: int, flags: Flag = Flag.NONE) -> Future[Fetched]:
+    def fetch(self, one: ObjectVersion, number: int, flags: Flag = Flag.NONE) -> Arrival:
         """Begin to fetch a chunk, or join who already does."""
         key = ChunkKey(one.object_id, number)
         owner = self._membership.owner(key)
@@ -137,39 +130,50 @@ class ChunkShell:
             return self._fly_to_origin(one, number)
         if flags & Flag.INSTEAD or not self._peers.usable(owner, one, number):
             return self._fly_to_origin(one, number, but=owner.id)
-        return self._flights.start(("pull", key), self._pull_executor, lambda: self._pull(owner, one, number))
+        return self._flights.start(
+            ("pull", key), self._pull_executor, lambda arrival: self._pull(arrival, owner, one, number)
+        )
 
-    def _fly_to_origin(self, one: ObjectVersion, number: int, *, but: str = "") -> Future[Fetched]:
-        key = ChunkKey(one.object_id, number)
-        return self._flights.start(("origin", key), self._fetch_executor, lambda: self._fill(one, number, but))
+    def _fly_to_origin(self, one: ObjectVersion, number: int, *, but: str = "") -> Arrival:
+        return self._flights.start(
+            ("origin", ChunkKey(one.object_id, number)),
+            self._fetch_executor,
+            lambda arrival: self._fill(arrival, one, number, but),
+        )
 
-    def _pull(self, owner: Member, one: ObjectVersion, number: int) -> Fetched:
+    def _pull(self, arrival: Arrival, owner: Member, one: ObjectVersion, number: int) -> None:
         start = time.monotonic()
-        fetched = self._ask_owner(owner, one, number)
-        if fetched is None:
-            return self._fly_to_origin(one, number).result(PATIENCE)
-        return self._finish(one, number, fetched, start, keep=self._membership.replicated)
+        if self._ask_owner(arrival, owner, one, number, start):
+            return
+        instead = self._fly_to_origin(one, number)
+        arrival.follow(instead)
+        instead.wait(PATIENCE)
 
-    def _ask_owner(self, owner: Member, one: ObjectVersion, number: int) -> Fetched | None:
-        """The chunk; None when the owner failed, so that the room in memory is free again by then."""
-        with self._room(one, number) as buffer:
-            try:
-                self._peers.pull(owner, one, number, buffer)
-            except _OWNER_FAILED:
-                buffer.release()
-                return None
-            return Fetched(buffer, "peer")
+    def _ask_owner(self, arrival: Arrival, owner: Member, one: ObjectVersion, number: int, start: float) -> bool:
+        """Whether the owner gave the chunk; if not, the room in memory is free again when this returns."""
+        try:
+            with self._room(arrival, one, number) as buffer:
+                arrival.begin(buffer, "peer")
+                self._peers.pull(owner, one, number, buffer, arrival.arrived)
+                self._finish(one, number, arrival, buffer, start, keep=self._membership.replicated)
+        except _OWNER_FAILED:
+            return False
+        return True
 
-    def _fill(self, one: ObjectVersion, number: int, but: str) -> Fetched:
+    def _fill(self, arrival: Arrival, one: ObjectVersion, number: int, but: str) -> None:
         start = time.monotonic()
-        with self._room(one, number) as buffer:
+        with self._room(arrival, one, number) as buffer:
+            arrival.begin(buffer, "tier")
             if self._arrived_meanwhile(one, number, buffer):
-                return Fetched(buffer, "tier")
-            source = "peer"
-            if not self._peers.ask_former_owners(one, number, buffer, but=but):
-                source = "store"
-                self._origin.read_into(one, one.chunk_span(number).offset, buffer)
-            return self._finish(one, number, Fetched(buffer, source), start, keep=True)
+                arrival.arrived(len(buffer))
+                return
+            arrival.begin(buffer, "peer")
+            if self._peers.ask_former_owners(one, number, buffer, but=but):
+                arrival.arrived(len(buffer))
+            else:
+                arrival.begin(buffer, "store")
+                self._origin.read_into(one, one.chunk_span(number).offset, buffer, arrival.arrived)
+            self._finish(one, number, arrival, buffer, start, keep=True)
 
     def _arrived_meanwhile(self, one: ObjectVersion, number: int, buffer: memoryview) -> bool:
         """Whether a flight has brought the chunk between our reader's look and the start of this flight."""
@@ -183,7 +187,7 @@ class ChunkShell:
             lease.release()
 
     @contextmanager
-    def _room(self, one: ObjectVersion, number: int) -> Iterator[memoryview]:
+    def _room(self, arrival: Arrival, one: ObjectVersion, number: int) -> Iterator[memoryview]:
         """Room for a chunk, given back to the budget when the last one who holds it lets it go.
 
         After an error that is here: the error's traceback would hold it for as long as somebody keeps the error.
@@ -197,18 +201,21 @@ class ChunkShell:
         try:
             yield view
         except BaseException:
+            arrival.withdraw()
             view.release()
             raise
 
-    def _finish(self, one: ObjectVersion, number: int, fetched: Fetched, start: float, *, keep: bool) -> Fetched:
+    def _finish(
+        self, one: ObjectVersion, number: int, arrival: Arrival, data: memoryview, start: float, *, keep: bool
+    ) -> None:
+        """Keep the chunk if it is to be kept, and count it."""
         cache, kept = self.cache, False
         if keep and cache is not None and cache.store.dataset == one.dataset:
-            kept = cache.store.put(one, number, fetched.data, fetched.sums, cache.judge)
+            kept = cache.store.put(one, number, data, arrival.sums, cache.judge)
         if kept:
             self.on_kept(one, number)
-        self._metrics.fills.labels(fetched.source, "kept" if kept else "passed_on").inc()
-        self._metrics.fill_seconds.labels(fetched.source).observe(time.monotonic() - start)
-        return fetched
+        self._metrics.fills.labels(arrival.source, "kept" if kept else "passed_on").inc()
+        self._metrics.fill_seconds.labels(arrival.source).observe(time.monotonic() - start)
 
     def close(self) -> None:
         """End without waiting for what is under way."""

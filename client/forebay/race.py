@@ -106,6 +106,11 @@ class Attempt:
         self._on_late(self)
 
     @property
+    def fetched(self) -> bool:
+        """Whether the worker had to fetch the chunk first."""
+        return self._fetch_seconds is not None
+
+    @property
     def hopeless(self) -> bool:
         """Whether it takes so much longer than it should that it counts as failed."""
         return time.monotonic() - self._since > _HOPELESS * self._allowed

@@ -17,16 +17,19 @@ from typing import cast
 import pytest
 from typing_extensions import override
 
-from forebay_protocol.errors import SourceUnavailable, WorkerUnavailable
-from forebay_protocol.keys import ChunkKey, ObjectVersion
+from forebay.source.base import Arrived
+from forebay_protocol.errors import ForebayError, SourceUnavailable, WorkerUnavailable
+from forebay_protocol.keys import BLOCK_SIZE, ChunkKey, ObjectVersion, Span
 from forebay_protocol.ring import Member, Ring
-from forebay_protocol.wire import Flag
+from forebay_protocol.wire import Flag, ReadRequest
+from forebay_worker.arrival import Part
 from forebay_worker.membership import Membership
 from forebay_worker.metrics import Metrics
 from forebay_worker.origin import Origin
 from forebay_worker.peers import Peers
 from forebay_worker.settings import TierSettings
-from forebay_worker.shell import ChunkShell, Fetched, Judged, Limits
+from forebay_worker.shell import ChunkShell, Judged, Limits, Threading
+from forebay_worker.store.checksums import block_sums
 from forebay_worker.store.sparse import SparseFiles
 from forebay_worker.store.tiered import ChunkStore
 from testkit.chunk_store import always_useful, body
@@ -34,8 +37,8 @@ from testkit.schedule import Schedule, ScheduledCondition
 
 SCHEDULES = 1000
 READERS, READS = 5, 4
-OBJECTS = [ObjectVersion("uid", "m", f"{number}", "v", 9_000 + number) for number in range(6)]
-ROOM = 3 * 4096
+OBJECTS = [ObjectVersion("uid", "m", f"{number}", "v", BLOCK_SIZE + 9_000 + number) for number in range(6)]
+ROOM = 19 * 4096
 """What each of them takes."""
 MEMBERS = [Member(id=name, address="127.0.0.1", data_port=1, control_port=1) for name in ("self", "other")]
 
@@ -74,29 +77,34 @@ class Outside:
         self.fetched: Counter[str] = Counter()
 
     def _fails(self) -> bool:
-        return self._failing and self._rng.random() < 0.2
+        return self._failing and self._rng.random() < 0.1
 
-    def read_into(self, one: ObjectVersion, _offset: int, buffer: memoryview) -> None:
-        """A request to the store."""
+    def read_into(self, one: ObjectVersion, _offset: int, buffer: memoryview, arrived: Arrived) -> None:
+        """A request to the store, which fails before, in the middle of or after the answer."""
         self.under_way[one.key] += 1
         assert self.under_way[one.key] == 1, "two requests for one chunk at the same time"
-        self._schedule.step()
-        self.under_way[one.key] -= 1
-        if self._fails():
-            raise SourceUnavailable("the store fails now and then")
+        try:
+            self._bring(one, buffer, arrived, SourceUnavailable("the store fails now and then"))
+        finally:
+            self.under_way[one.key] -= 1
         self.fetched[one.key] += 1
-        buffer[:] = body(one, 0)
+
+    def _bring(self, one: ObjectVersion, buffer: memoryview, arrived: Arrived, error: ForebayError) -> None:
+        whole = body(one, 0)
+        for start, end in ((0, 100), (100, BLOCK_SIZE), (BLOCK_SIZE, one.size)):
+            self._schedule.step()
+            if self._fails():
+                raise error
+            buffer[start:end] = whole[start:end]
+            arrived(end)
 
     def usable(self, *_: object) -> bool:
         """Whether a peer is worth asking."""
         return not self._fails()
 
-    def pull(self, _owner: Member, one: ObjectVersion, _number: int, buffer: memoryview) -> None:
+    def pull(self, _owner: Member, one: ObjectVersion, _number: int, buffer: memoryview, arrived: Arrived) -> None:
         """A chunk from its owner."""
-        self._schedule.step()
-        if self._fails():
-            raise WorkerUnavailable("peers fail now and then")
-        buffer[:] = body(one, 0)
+        self._bring(one, buffer, arrived, WorkerUnavailable("peers fail now and then"))
 
     def ask_former_owners(self, *_: object, **__: object) -> bool:
         """Nobody has it."""
@@ -136,7 +144,7 @@ class Round:
             self.store._folders[number].files = files
         self.shell = ChunkShell(
             self.membership, cast("Origin", self.outside), cast("Peers", self.outside), metrics,
-            Limits(fetchers=4, fill_bytes=1 << 30), self.schedule.executor,
+            Limits(fetchers=4, fill_bytes=1 << 30), Threading(self.schedule.executor, self.schedule.condition),
         )  # fmt: skip
         self.shell.cache = Judged(self.store, always_useful)
 
@@ -144,12 +152,16 @@ class Round:
         """A reader: what it gets is right, or an error that says so."""
         for _ in range(READS):
             one = self.rng.choice(OBJECTS)
+            span = self.rng.choice((Span(0, one.size), Span(0, BLOCK_SIZE), Span(BLOCK_SIZE, one.size - BLOCK_SIZE)))
+            request = ReadRequest(0, one, *span, self.rng.choice((Flag.NONE, Flag.PEER)))
             try:
-                got = self.shell.get(one, 0, self.rng.choice((Flag.NONE, Flag.PEER)), self.schedule.step)
+                got = self.shell.get(request, self.schedule.step)
             except (SourceUnavailable, WorkerUnavailable):
                 continue
-            if isinstance(got, Fetched):
-                assert bytes(got.data) == body(one, 0)
+            if isinstance(got, Part):
+                self.schedule.step()
+                assert bytes(got.data) == body(one, 0)[span.offset :][: span.length]
+                assert got.sums == block_sums(got.data)
                 continue
             self.schedule.step()
             assert os.pread(got.fd, got.length, got.offset) == body(one, 0), "bytes changed under their reader"

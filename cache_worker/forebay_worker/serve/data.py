@@ -23,10 +23,11 @@ from forebay_protocol.errors import ForebayError, InvalidRequest, Overloaded, Un
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion, block_aligned, block_count
 from forebay_protocol.wire import Flag, ReadRequest, ResponseHead
 from forebay_worker.access import Admission
+from forebay_worker.arrival import Part
 from forebay_worker.metrics import Metrics
 from forebay_worker.serve.reactor import Reactor
 from forebay_worker.serve.stream import LINGER_SECONDS, Asked, Closed, Stream
-from forebay_worker.shell import ChunkShell, Fetched
+from forebay_worker.shell import ChunkShell
 from forebay_worker.store.checksums import sums_of
 from forebay_worker.store.tiered import Lease
 from forebay_worker.window import ServedWindow
@@ -201,7 +202,8 @@ class DataServer:
             return in_full
         stream.quiet_since = time.monotonic()
         self._count(request, self._tier_name(lease.tier), hit=True)
-        answer = _Answer(lease, self._ok(request, lease.sums), within, request.length)
+        head = self._ok(request, sums_of(lease.sums, within, request.length))
+        answer = _Answer(lease, head, within, request.length)
         try:
             whole = answer.send(stream)
         except BaseException:
@@ -228,16 +230,14 @@ class DataServer:
         )
 
     def _ok(self, request: ReadRequest, sums: bytes) -> bytes:
-        """All of a response but its payload."""
-        head = self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length)
-        return head + sums_of(sums, request.offset % CHUNK_SIZE, request.length)
+        """All of a response but its payload, of which these are the checksums."""
+        return self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length) + sums
 
     def _answer(self, stream: Stream, asked: Asked) -> None:
         self._busy.add(stream)
         try:
             request = _checked(stream, asked)
-            number = request.offset // CHUNK_SIZE
-            got = self._shell.get(request.object, number, request.flags, lambda: self._announce(stream, request))
+            got = self._shell.get(request, lambda: self._announce(stream, request))
             self._send(stream, request, got)
         except ForebayError as error:
             self._metrics.request_errors.labels(error.reason).inc()
@@ -267,14 +267,14 @@ class DataServer:
         head = self._head(error.code, request_id, 0, len(sentence), error.retry_after or 0.0)
         stream.socket.sendall(head + sentence)
 
-    def _send(self, stream: Stream, request: ReadRequest, got: Lease | Fetched) -> None:
-        within = request.offset % CHUNK_SIZE
-        head = self._ok(request, got.sums)
-        if isinstance(got, Fetched):
-            stream.send_part(head)
-            stream.socket.sendall(got.data[within : within + request.length])
+    def _send(self, stream: Stream, request: ReadRequest, got: Lease | Part) -> None:
+        if isinstance(got, Part):
+            stream.send_part(self._ok(request, got.sums))
+            stream.socket.sendall(got.data)
             self._count(request, got.source, hit=False)
             return
+        within = request.offset % CHUNK_SIZE
+        head = self._ok(request, sums_of(got.sums, within, request.length))
         try:
             _Answer(got, head, within, request.length).send(stream)
         finally:

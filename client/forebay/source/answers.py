@@ -27,6 +27,10 @@ class Asked(NamedTuple):
         """The Range header."""
         return f"bytes={self.offset}-{self.offset + self.length - 1}"
 
+    def after(self, count: int) -> "Asked":
+        """The range without its first ``count`` bytes."""
+        return Asked(self.size, self.offset + count, self.length - count)
+
 
 def check_range(head: Head, asked: Asked) -> None:
     """Raise unless the head of a GET's answer announces exactly this range of an object of this size."""

@@ -1,6 +1,6 @@
 """What Forebay asks of an object store, and what it may count on in return."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from forebay_protocol.errors import SourceDenied
@@ -39,6 +39,20 @@ class Digesting(Protocol):
 
     def digest(self, key: str, version: str) -> Digest | None:
         """The digest of exactly this version; None when the store has none that can be compared."""
+        ...
+
+
+Arrived = Callable[[int], None]
+"""Told how many bytes of a range are there, from its beginning: they are of the version that was asked for and stay as
+they are. 0 takes back what was told: the whole object did not match its digest and is asked for again."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A source that tells how far it has come while it reads."""
+
+    def stream_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview, arrived: Arrived) -> None:
+        """As ``Source.read_into``; ``arrived`` is told on the way, in the caller's thread, and at last of all bytes."""
         ...
 
 

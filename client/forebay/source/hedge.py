@@ -14,7 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
 from forebay.limits import Gate
+from forebay.source.base import Arrived
 from forebay.source.http_client import Attempt
+from forebay.source.http_connection import Head
 from forebay.source.meter import Meter
 
 SHARE = 0.02
@@ -30,8 +32,8 @@ _MOST_SAVED = 4.0
 _AT_ONCE = 2
 """Hedged requests under way at the same time: each holds memory for its range."""
 
-Fetch = Callable[[memoryview, Attempt], None]
-"""Fills the buffer, or raises; ends soon with an error when the attempt is given up."""
+Fetch = Callable[[memoryview, Attempt, Arrived], Head]
+"""Fills the buffer, or raises; ends soon with an error when the attempt is given up. Gives the answer's head."""
 
 
 class LatencyRecord:
@@ -80,19 +82,26 @@ class HedgeBudget:
 class _Race:
     """One request, and perhaps the second one for the same bytes."""
 
-    def __init__(self, fetch: Fetch, length: int) -> None:
+    def __init__(self, fetch: Fetch, length: int, arrived: Arrived) -> None:
         self.fetch = fetch
         self.length = length
+        self._tell = arrived
+        self.done = 0
         self.first, self.second = Attempt(), Attempt()
         self.over = False
-        self.hedge: Future[memoryview] | None = None
+        self.hedge: Future[tuple[memoryview, Head]] | None = None
 
-    def run_second(self) -> memoryview:
+    def arrived(self, count: int) -> None:
+        """The first request, which alone fills the caller's memory, has come so far."""
+        self.done = count
+        self._tell(count)
+
+    def run_second(self) -> tuple[memoryview, Head]:
         """On a thread of its own: bring the bytes into memory of its own and end the first request."""
         scratch = memoryview(bytearray(self.length))
-        self.fetch(scratch, self.second)
+        head = self.fetch(scratch, self.second, lambda _: None)
         self.first.give_up()
-        return scratch
+        return scratch, head
 
 
 class Hedges:
@@ -111,22 +120,30 @@ class Hedges:
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
 
-    def run(self, buffer: memoryview, fetch: Fetch) -> None:
-        """Fill the buffer by one request or, when that is slow, by the faster of two."""
+    def run(self, buffer: memoryview, fetch: Fetch, arrived: Arrived) -> Head:
+        """Fill the buffer by one request or, when that is slow, by the faster of two; the head of its answer.
+
+        ``arrived`` is told of what is in the buffer for good, also when neither brings the rest.
+        """
         start, size = time.monotonic(), len(buffer).bit_length()
-        race = _Race(fetch, len(buffer))
+        race = _Race(fetch, len(buffer), arrived)
         self._watch(race, start, size)
         try:
-            fetch(buffer, race.first)
+            head = fetch(buffer, race.first, race.arrived)
         except Exception:  # whatever failed the first request, the second may still bring the bytes
             hedge = self._settle(race)
-            if hedge is None or not self._won(hedge, buffer):
+            if hedge is None or hedge.exception() is not None:
                 raise
+            scratch, head = hedge.result()
+            # The bytes that the first one brought may be with readers already.
+            buffer[race.done :] = scratch[race.done :]
+            race.arrived(len(buffer))
         else:
             if self._settle(race) is not None:
                 race.second.give_up()
         with self._wake:
             self._records.setdefault(size, LatencyRecord()).add(time.monotonic() - start)
+        return head
 
     def _watch(self, race: _Race, start: float, size: int) -> None:
         with self._wake:
@@ -141,19 +158,11 @@ class Hedges:
             if self._due[0][2] is race:
                 self._wake.notify_all()
 
-    def _settle(self, race: _Race) -> Future[memoryview] | None:
+    def _settle(self, race: _Race) -> Future[tuple[memoryview, Head]] | None:
         """The first request has ended; the second one, if there is any."""
         with self._wake:
             race.over = True
             return race.hedge
-
-    @staticmethod
-    def _won(hedge: Future[memoryview], buffer: memoryview) -> bool:
-        """Whether the second request brings the bytes; the first has failed or was given up for it."""
-        if hedge.exception() is not None:
-            return False
-        buffer[:] = hedge.result()
-        return True
 
     def _watch_races(self) -> None:
         while True:

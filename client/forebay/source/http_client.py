@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from forebay.limits import OPEN, Gate
+from forebay.source.base import Arrived
 from forebay.source.deadline import PATIENCE, Deadline, Patience
 from forebay.source.http_connection import Head, Host, HttpConnection, Request
 from forebay_protocol.errors import InvalidRequest
@@ -60,9 +61,9 @@ class Answer:
         self._connection = connection
         self._deadline = deadline
 
-    def body_into(self, buffer: memoryview, received: Callable[[int], None]) -> None:
-        """Fill the buffer with a body of exactly its length."""
-        self._connection.body_into(self.head, buffer, self._deadline, received)
+    def body_into(self, buffer: memoryview, received: Callable[[int], None], arrived: Arrived) -> None:
+        """Fill the buffer with a body of exactly its length; see ``HttpConnection.body_into``."""
+        self._connection.body_into(self.head, buffer, self._deadline, received, arrived)
 
     def text(self) -> bytes:
         """A small body."""

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from forebay.source.base import Arrived
 from forebay.source.deadline import Deadline, Pace, Patience
 
 _MOST_COLLECTED = 256 * 1024
+_FIRST = 64 * 1024
+"""Somebody may wait for the beginning."""
+
 _MOST_HEAD = 64 * 1024
 _MOST_TEXT = 16 * 1024 * 1024
 _PIECE = 64 * 1024
@@ -179,8 +183,13 @@ class HttpConnection:
             raise ConnectionResetError("the connection ended within an answer")
         return piece
 
-    def body_into(self, head: Head, buffer: memoryview, deadline: Deadline, received: Callable[[int], None]) -> None:
-        """Fill the buffer with a body of exactly its length. ``received`` is told the bytes, also of a broken body."""
+    def body_into(
+        self, head: Head, buffer: memoryview, deadline: Deadline, received: Callable[[int], None], arrived: Arrived
+    ) -> None:
+        """Fill the buffer with a body of exactly its length.
+
+        ``received`` is told the bytes once, also of a broken body; ``arrived`` again and again how many there are.
+        """
         if head.length != len(buffer):
             raise MalformedAnswer(f"the answer announces {head.length} bytes where {len(buffer)} were asked for")
         position = min(len(self._rest), len(buffer))
@@ -188,22 +197,25 @@ class HttpConnection:
         self._rest = self._rest[position:]
         pace, sock = Pace(self._patience), self._open_socket()
         try:
+            if position:
+                arrived(position)
             while position < len(buffer):
-                self._wake_after(len(buffer) - position)
+                self._wake_after(min(len(buffer) - position, _MOST_COLLECTED if position >= _FIRST else _FIRST))
                 sock.settimeout(deadline.need(self._patience.stall_seconds))
                 count = self._receive_into(sock, buffer[position:])
                 if not count:
                     raise ConnectionResetError(f"the answer ended after {position} of {len(buffer)} bytes")
                 position += count
+                arrived(position)
                 pace.arrived(count)
         finally:
             received(position)
         self._wake_after(1)
         self.reusable = head.keep_alive and not self._rest
 
-    def _wake_after(self, left: int) -> None:
+    def _wake_after(self, count: int) -> None:
         """Let the kernel collect much of a large body before it wakes us: each time costs Python its lock."""
-        least = min(left, _MOST_COLLECTED) if self._tls is None else 1
+        least = count if self._tls is None else 1
         if least != self._least:
             self._open_socket().setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
             self._least = least

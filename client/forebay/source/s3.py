@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from forebay.limits import Gate
 from forebay.source import s3_credentials
 from forebay.source.answers import Asked, check_range, http_date, retry_after, transport
-from forebay.source.base import Digest, InvalidCredentials, Listing
+from forebay.source.base import Arrived, Digest, InvalidCredentials, Listing
 from forebay.source.deadline import PATIENCE, PROBE_SECONDS, Deadline, Patience
 from forebay.source.digests import EtagDigests
 from forebay.source.grant import Grant
@@ -17,7 +17,7 @@ from forebay.source.http_client import Answer, Attempt, HttpClient
 from forebay.source.http_connection import Head, Host, Request
 from forebay.source.location import parse_source
 from forebay.source.meter import Meter
-from forebay.source.reads import Reads
+from forebay.source.reads import Reads, nobody, unchecked
 from forebay.source.s3_listing import Page, error_code, parse_page
 from forebay.source.sigv4 import Signer, encode, query_string
 from forebay_protocol.dataset import Credentials, MountSpec
@@ -92,13 +92,20 @@ class S3Source:
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET with If-Match; repeated where that can help, hedged where it takes long."""
-        asked = Asked(size, offset, len(buffer))
+        self.stream_into(key, version, size, offset, buffer, nobody)
 
-        self._reads.fill(buffer, partial(self._fetch, key, version, asked))
+    def stream_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview, arrived: Arrived) -> None:
+        """As ``read_into``, telling what has arrived."""
+        check = unchecked
+        if self._digests is not None and len(buffer) == size:
+            check = partial(self._digests.check, key, version)
+        self._reads.fill(buffer, partial(self._fetch, key, version, Asked(size, offset, len(buffer))), arrived, check)
 
     def _fetch(
-        self, key: str, version: str, asked: Asked, buffer: memoryview, limit: Deadline, attempt: Attempt
-    ) -> None:
+        self, key: str, version: str, whole: Asked,
+        within: int, buffer: memoryview, limit: Deadline, attempt: Attempt, arrived: Arrived,
+    ) -> Head:  # fmt: skip
+        asked = whole.after(within)
         self._meter.requested()
         headers = {"Range": asked.header, "If-Match": f'"{version}"'}
         with self._exchange(key, {}, headers, limit, attempt, asked.length) as answer:
@@ -106,9 +113,8 @@ class S3Source:
                 raise self._refused(answer.head, answer.text(), key)
             self._check_version(answer.head, version)
             check_range(answer.head, asked)
-            answer.body_into(buffer, self._meter.received)
-        if asked.length == asked.size and self._digests is not None:
-            self._digests.check(key, version, answer.head, buffer)
+            answer.body_into(buffer, self._meter.received, arrived)
+            return answer.head
 
     def _check_version(self, head: Head, version: str) -> None:
         etag = head.headers.get("etag", "").strip('"')

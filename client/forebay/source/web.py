@@ -12,13 +12,13 @@ from urllib.parse import quote, urlsplit
 
 from forebay.limits import Gate
 from forebay.source.answers import Asked, check_range, http_date, retry_after, transport
-from forebay.source.base import Listing
+from forebay.source.base import Arrived, Listing
 from forebay.source.deadline import PATIENCE, PROBE_SECONDS, Deadline, Patience
 from forebay.source.http_client import Answer, Attempt, HttpClient
 from forebay.source.http_connection import Head, Host, Request
 from forebay.source.location import parse_source
 from forebay.source.meter import Meter
-from forebay.source.reads import Reads
+from forebay.source.reads import Reads, nobody
 from forebay.source.web_listing import Found, parse_manifest, parse_page
 from forebay_protocol.dataset import MountSpec
 from forebay_protocol.errors import (
@@ -150,15 +150,19 @@ class WebSource:
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET on condition of the version; repeated where that can help, hedged where it takes long."""
-        asked = Asked(size, offset, len(buffer))
+        self.stream_into(key, version, size, offset, buffer, nobody)
+
+    def stream_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview, arrived: Arrived) -> None:
+        """As ``read_into``, telling what has arrived."""
         if not key.startswith(self._prefix):
             raise InvalidRequest("the key lies outside of its mount")
-
-        self._reads.fill(buffer, partial(self._fetch, key, version, asked))
+        self._reads.fill(buffer, partial(self._fetch, key, version, Asked(size, offset, len(buffer))), arrived)
 
     def _fetch(
-        self, key: str, version: str, asked: Asked, buffer: memoryview, limit: Deadline, attempt: Attempt
-    ) -> None:
+        self, key: str, version: str, whole: Asked,
+        within: int, buffer: memoryview, limit: Deadline, attempt: Attempt, arrived: Arrived,
+    ) -> Head:  # fmt: skip
+        asked = whole.after(within)
         self._meter.requested()
         condition = {} if version.startswith(_DATED) else {"If-Match": f'"{version}"'}
         headers = {"Range": asked.header, **condition}
@@ -169,7 +173,8 @@ class WebSource:
             if version_of(answer.head) != version:
                 raise ObjectChanged(f"{self._what(key)} has another version now; open the file again")
             check_range(answer.head, asked)
-            answer.body_into(buffer, self._meter.received)
+            answer.body_into(buffer, self._meter.received, arrived)
+            return answer.head
 
     def probe(self) -> None:
         """Ask for the folder's page or the manifest."""

@@ -77,6 +77,10 @@ class Schedule:
             if self.errors:
                 raise self.errors[0]
 
+    def condition(self) -> "ScheduledCondition":
+        """In place of a condition."""
+        return ScheduledCondition(threading.Lock(), self)
+
     def executor(self, _workers: int, _name: str) -> "ScheduledExecutor":
         """In place of a thread pool."""
         return ScheduledExecutor(self)
@@ -139,6 +143,14 @@ class ScheduledCondition:
         self._lock.release()
         self._schedule.step()
         self._lock.acquire()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:  # noqa: ARG002 - as above
+        """Let others run until it holds."""
+        if not predicate():
+            self._lock.release()
+            self._schedule.step(predicate)
+            self._lock.acquire()
+        return predicate()
 
     def notify_all(self) -> None:
         """Whoever waits looks again anyhow."""

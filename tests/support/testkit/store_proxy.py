@@ -31,6 +31,8 @@ class Ending(Enum):
     """Nothing more comes, but the connection stays."""
     DRIP = auto()
     """The rest comes a byte at a time."""
+    GATE = auto()
+    """The rest comes when the answer's gate is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class StoreAnswer:
     method: str = "GET"
     range: str = ""
     """The method and the Range header of the request that this answers."""
+    gate: threading.Event = field(default_factory=threading.Event)
 
 
 Fault = Callable[[str, StoreAnswer], None]
@@ -177,6 +180,10 @@ def _handler(ledger: _Ledger) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - o
                 if self.command != "HEAD":
                     self.wfile.write(body)
                 self.wfile.flush()
+            if answer.cut is not None and answer.ending is Ending.GATE:
+                answer.gate.wait(_LONGEST_SILENCE)
+                self.wfile.write(answer.body[answer.cut :])
+                body, answer.cut = answer.body, None
             path = unquote(urlsplit(self.path).path)
             seen = Seen(self.command, path, answer.range, answer.status, len(body))
             with ledger.lock:
@@ -212,7 +219,7 @@ def _handler(ledger: _Ledger) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - o
 def end(stream: socket.socket, ending: Ending, rest: bytes) -> None:
     """Let a stream end as told, with ``rest`` not yet sent; returns when the reader gave up, or after a minute."""
     match ending:
-        case Ending.CLOSE:
+        case Ending.CLOSE | Ending.GATE:
             return
         case Ending.RESET:
             # A linger time of zero makes the close a reset.

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from forebay_protocol.errors import InvalidRequest, Overloaded
+from forebay_protocol.errors import InvalidRequest, Overloaded, SourceUnavailable
 from forebay_protocol.keys import BLOCK_SIZE, CHUNK_SIZE, ObjectVersion
+from forebay_worker.arrival import Arrival
 from forebay_worker.budget import MemoryBudget
 from forebay_worker.metrics import Metrics
 from forebay_worker.serve.data import check_range
@@ -50,30 +51,42 @@ def test_who_waits_for_memory_gets_it_when_it_is_free() -> None:
 
 def test_the_same_work_runs_once_while_it_runs() -> None:
     """All who ask meanwhile get the one result; later ones start anew."""
-    flights: Flights[int] = Flights()
+    flights = Flights()
     gate, runs = threading.Event(), []
 
-    def work() -> int:
-        runs.append(1)
+    def work(arrival: Arrival) -> None:
         gate.wait(5)
-        return len(runs)
+        runs.append(1)
+        arrival.begin(memoryview(bytes([len(runs)])), "store")
+        arrival.arrived(1)
 
     with ThreadPoolExecutor(2) as executor:
-        futures = [flights.start("key", executor, work) for _ in range(20)]
+        arrivals = [flights.start("key", executor, work) for _ in range(20)]
         gate.set()
-        assert {future.result(5) for future in futures} == {1}
-        executor.submit(lambda: None).result(5)
-        assert flights.start("key", executor, work).result(5) == 2
+        assert {bytes(arrival.part(0, 1, 5).data) for arrival in arrivals} == {b"\1"}
+        arrivals[0].wait(5)
+        assert bytes(flights.start("key", executor, work).part(0, 1, 5).data) == b"\2"
 
 
 def test_an_error_goes_to_all_and_is_not_kept() -> None:
     """The next one tries again."""
-    flights: Flights[int] = Flights()
+    flights, fails = Flights(), [True]
+
+    def work(arrival: Arrival) -> None:
+        arrival.begin(memoryview(b"x"), "store")
+        if fails:
+            raise SourceUnavailable("once")
+        arrival.arrived(1)
+
     with ThreadPoolExecutor(1) as executor:
-        with pytest.raises(ZeroDivisionError):
-            flights.start("key", executor, lambda: 1 // 0).result(5)
-        executor.submit(lambda: None).result(5)
-        assert flights.start("key", executor, lambda: 7).result(5) == 7
+        arrivals = [flights.start("key", executor, work) for _ in range(2)]
+        for arrival in arrivals:
+            with pytest.raises(SourceUnavailable):
+                arrival.part(0, 1, 5)
+        fails.clear()
+        assert bytes(flights.start("key", executor, work).part(0, 1, 5).data) == b"x"
+        arrivals[0] = flights.start("key", executor, work)
+        arrivals[0].wait(5)
         assert len(flights) == 0
 
 

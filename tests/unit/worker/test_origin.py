@@ -22,5 +22,5 @@ def test_a_key_outside_of_its_mount_is_refused(mount: str, key: str) -> None:
     origin.change(Access(dataset=document, credentials=credentials, keys=(b"key",)))
 
     with pytest.raises(InvalidRequest):
-        origin.read_into(ObjectVersion("uid", mount, key, "v", 1), 0, memoryview(bytearray(1)))
+        origin.read_into(ObjectVersion("uid", mount, key, "v", 1), 0, memoryview(bytearray(1)), lambda _: None)
     origin.close()
