@@ -2,7 +2,7 @@
 
 import http.client
 import json
-import zlib
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
@@ -53,7 +53,7 @@ class ControlClient:
         return control.WorkerStatus.from_json(self._json(control.STATUS))
 
     def fetch_index(self, have: int, destination: Path) -> int | None:
-        """Write the newest index snapshot to ``destination`` and return its generation.
+        """Write the newest index, packed as it is sent, to ``destination`` and return its generation.
 
         None, and nothing written, when ``have`` is the newest or the worker has none yet.
         """
@@ -64,14 +64,8 @@ class ControlClient:
             generation = response.headers.get(control.GENERATION_HEADER, "")
             if not generation.isdecimal():
                 raise InvalidRequest(f"{self._name} sent an index without its generation")
-            inflate = zlib.decompressobj()
             with destination.open("wb") as file:
-                while not inflate.eof and (piece := inflate.unconsumed_tail or response.read(_PIECE)):
-                    # A piece of zeros would unpack to a thousand times its size at once.
-                    file.write(inflate.decompress(piece, _PIECE))
-                file.write(inflate.flush())
-            if not inflate.eof:
-                raise WorkerUnavailable(f"{self._name} sent an index that ends early")
+                shutil.copyfileobj(response, file, _PIECE)
             return int(generation)
 
     def report_stale_index(self) -> None:
@@ -131,7 +125,7 @@ class ControlClient:
             with connection.getresponse() as response:
                 self.signing_key = response.headers.get(control.KEY_HEADER, "")
                 yield response
-        except (OSError, http.client.HTTPException, zlib.error) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise WorkerUnavailable(f"{self._name} cannot be reached: {error or type(error).__name__}") from error
         finally:
             connection.close()

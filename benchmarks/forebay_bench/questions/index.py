@@ -50,7 +50,7 @@ def _build_beside_listing(folder: Path) -> Row:
             origin = SnapshotOrigin(dataset_uid=rig.UID, generation=1, built_at=time.time(), mounts=(mount,))
             found = interleaved({
                 "listing": partial(seconds, list_all),
-                "build": lambda: seconds(lambda: build(folder / "index", origin, lambda _: source)),
+                "build": lambda: seconds(lambda: build(folder / "index", folder / "packed", origin, lambda _: source)),
             })  # fmt: skip
     return compared("build of the index", "s", found["build"], "listing alone", found["listing"], "<= 1.3x")
 
@@ -69,8 +69,8 @@ def _of_a_million(folder: Path, progress: Progress) -> list[Row]:
                 idle.append(cluster.workers[0].resident_bytes() / _MIB)
                 cluster.wait_for_index(timeout=600)
             resident = cluster.workers[0].resident_bytes(peak=True) / _MIB
-            file = next(path for path in (place / "w0" / "state" / "index").iterdir() if path.name == "index")
-            shipped = file.with_name("index.z").stat().st_size / OBJECTS
+            file = place / "w0" / "state" / "index" / "index"
+            shipped = file.with_name("index.packed").stat().st_size / OBJECTS
             opened = [seconds(lambda: Snapshot.open(file).close()) for _ in range(3)]
             with closing(Snapshot.open(file)) as snapshot:
                 rates = [_lookups(snapshot) for _ in range(3)]

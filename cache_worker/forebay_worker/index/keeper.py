@@ -1,7 +1,6 @@
-"""The newest index of this worker: on disk over restarts, open for look-ups, compressed for others."""
+"""The newest index of this worker: on disk over restarts, open for look-ups, packed for others."""
 
 import threading
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +8,6 @@ import structlog
 
 from forebay.index import Snapshot
 from forebay_protocol.errors import InvalidRequest
-
-_PIECE = 1024 * 1024
 
 _log = structlog.get_logger()
 
@@ -22,8 +19,9 @@ class IndexKeeper:
         """``folder`` holds the index and what is being written."""
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "index"
-        self._compressed = folder / "index.z"
+        self._packed = folder / "index.packed"
         self.draft = folder / "index.new"
+        self.packed_draft = folder / "index.packed.new"
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Snapshot], None]] = []
         self.current: Snapshot | None = None
@@ -41,28 +39,19 @@ class IndexKeeper:
             found = Snapshot.open(self._file)
         except (InvalidRequest, FileNotFoundError):
             return
-        if found.dataset == dataset and self._compressed.exists():
+        if found.dataset == dataset and self._packed.exists():
             self._take(found)
         else:
             found.close()
 
     def adopt_draft(self) -> Snapshot:
-        """Make the draft the newest index; InvalidRequest when it is none."""
+        """Make the draft and its packed form the newest index; InvalidRequest when it is none."""
         with self._lock:
             snapshot = Snapshot.open(self.draft)
-            self._compress()
+            self.packed_draft.replace(self._packed)
             self.draft.replace(self._file)
         self._take(snapshot)
         return snapshot
-
-    def _compress(self) -> None:
-        temporary = self._compressed.with_name("index.z.new")
-        packer = zlib.compressobj(3)
-        with self.draft.open("rb") as plain, temporary.open("wb") as packed:
-            while piece := plain.read(_PIECE):
-                packed.write(packer.compress(piece))
-            packed.write(packer.flush())
-        temporary.replace(self._compressed)
 
     def _take(self, snapshot: Snapshot) -> None:
         self.current = snapshot
@@ -71,10 +60,10 @@ class IndexKeeper:
             listener(snapshot)
 
     def packed(self) -> tuple[int, Path] | None:
-        """Generation and file of the compressed index; None while there is none."""
+        """Generation and file of the packed index; None while there is none."""
         with self._lock:
             current = self.current
-            return None if current is None else (current.generation, self._compressed)
+            return None if current is None else (current.generation, self._packed)
 
     @property
     def generation(self) -> int:

@@ -1,12 +1,12 @@
 """Keep the index new: the first active member lists the sources, all others fetch what it has built."""
 
-import sqlite3
 import threading
 import time
 
 import structlog
 
 from forebay.control import ControlClient
+from forebay.index.packing import unpack
 from forebay.index.writer import Origin as SnapshotOrigin
 from forebay.tls import TlsProvider
 from forebay_protocol.control import IndexState, IndexStatus, Problem
@@ -136,11 +136,11 @@ class IndexRefresh:
             dataset_uid=access.dataset.uid, generation=generation, built_at=now, mounts=access.dataset.mounts
         )
         try:
-            fingerprint = build(self._keeper.draft, origin, self._origin.source)
+            fingerprint = build(self._keeper.draft, self._keeper.packed_draft, origin, self._origin.source)
             current = self._keeper.current
             if current is None or current.fingerprint != fingerprint or current.dataset != access.dataset.uid:
                 self._keeper.adopt_draft()
-        except (ListingFailed, ForebayError, OSError, sqlite3.Error) as error:
+        except (ListingFailed, ForebayError, OSError) as error:
             self._failed(error)
             return
         finally:
@@ -148,7 +148,7 @@ class IndexRefresh:
         self._checked_at = time.monotonic()
         self._problems, self._state = (), IndexState.READY
 
-    def _failed(self, error: ListingFailed | ForebayError | OSError | sqlite3.Error) -> None:
+    def _failed(self, error: ListingFailed | ForebayError | OSError) -> None:
         cause = error.cause if isinstance(error, ListingFailed) else error
         mount = error.mount if isinstance(error, ListingFailed) else ""
         if isinstance(cause, ForebayError):
@@ -169,9 +169,10 @@ class IndexRefresh:
             if self._suspected:
                 client.report_stale_index()
                 self._suspected = False
-            if client.fetch_index(self._keeper.generation, self._keeper.draft) is not None:
+            if client.fetch_index(self._keeper.generation, self._keeper.packed_draft) is not None:
+                unpack(self._keeper.packed_draft, self._keeper.draft)
                 self._keeper.adopt_draft()
-        except (ForebayError, OSError, sqlite3.Error) as error:
+        except (ForebayError, OSError) as error:
             # The builder tells its own problems; that it cannot be asked is the ring's matter.
             _log.debug("no index from the builder", builder=builder.id, error=str(error))
         self._problems = ()

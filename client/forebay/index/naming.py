@@ -24,7 +24,7 @@ def _is_plain(component: str) -> bool:
     return (
         component not in ("", ".", "..")
         and "\0" not in component
-        and not component.startswith((WHOLE, PART))
+        and not is_escaped(component)
         and _size(component) <= MAX_NAME
     )
 
@@ -68,6 +68,11 @@ def key_of(names: Sequence[str]) -> str:
         else:
             components.append(name)
     return "/".join(components)
+
+
+def is_escaped(name: str) -> bool:
+    """Whether the name stands for something that a file system cannot show."""
+    return name.startswith((WHOLE, PART))
 
 
 def is_folder(key: str) -> bool:

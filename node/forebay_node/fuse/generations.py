@@ -12,6 +12,7 @@ from pathlib import Path
 from forebay.connection import TokenProvider
 from forebay.control import ControlClient
 from forebay.index import Snapshot
+from forebay.index.packing import unpack
 from forebay.ring import RingHolder, Seeds
 from forebay.tls import ClientTls
 from forebay_protocol.errors import ForebayError, WorkerUnavailable
@@ -87,18 +88,21 @@ class Generations:
     def _fetch(self) -> Snapshot | None:
         """The workers' newest snapshot, if it is another than the one at hand; the first that answers decides."""
         have = self._have.generation if self._have is not None else 0
-        target = self._folder / "index.new"
+        packed, target = self._folder / "index.packed", self._folder / "index.new"
         for address, port in self._endpoints():
             try:
-                generation = ControlClient(address, port, self._token, tls=self._tls).fetch_index(have, target)
+                generation = ControlClient(address, port, self._token, tls=self._tls).fetch_index(have, packed)
                 if generation is None:
                     if have:
                         return None
                     continue
+                unpack(packed, target)
                 fresh = Snapshot.open(target)
             except ForebayError as error:
                 _log.info("no index from %s:%d: %s", address, port, error)
                 continue
+            finally:
+                packed.unlink(missing_ok=True)
             # Generations start again where workers lost their state, so the later one is the newer.
             if self._have is None or fresh.built_at > self._have.built_at:
                 return self._keep(target, fresh)
@@ -136,7 +140,9 @@ class Generations:
                 self._condition.notify_all()
 
     def follow(self, interval: float, on_newer: Callable[[Snapshot], None]) -> None:
-        """Hand every newer snapshot on, until stopped."""
+        """Hand every newer snapshot on, until stopped; files that are opened by their nodes need not wait then."""
+        if self._have is not None:
+            self._prepare(self._have)
         while True:
             with self._condition:
                 self._condition.wait_for(self._is_behind, timeout=interval)
@@ -145,12 +151,19 @@ class Generations:
                 seen = self._newest_seen
             fresh = self._fetch()
             if fresh is not None:
+                self._prepare(fresh)
                 on_newer(fresh)
             with self._condition:
                 # What was seen but cannot be had yet is looked for at the next interval.
                 if self._newest_seen == seen and self._have is not None:
                     self._newest_seen = min(seen, self._have.generation)
                 self._condition.wait_for(lambda: self._stopped, timeout=0.2)
+
+    def _prepare(self, snapshot: Snapshot) -> None:
+        try:
+            snapshot.prepare_inodes()
+        except ForebayError as error:
+            _log.warning("generation %d of the index: %s", snapshot.generation, error)
 
     def _is_behind(self) -> bool:
         have = self._have.generation if self._have is not None else 0

@@ -9,7 +9,6 @@ import json
 import socket
 import struct
 import threading
-import zlib
 from collections.abc import Callable
 from typing import Self
 
@@ -106,7 +105,7 @@ class FakeWorker:
                 elif query == f"have={generation}":
                     self.reply(304, b"")
                 else:
-                    self.reply(200, zlib.compress(snapshot), generation)
+                    self.reply(200, snapshot, generation)
 
             def reply(self, status: int, body: bytes, generation: int = 0) -> None:
                 self.send_response(status)

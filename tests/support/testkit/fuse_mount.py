@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
+from forebay.index.packing import Packer
 from forebay.index.writer import Origin, SnapshotWriter
 from forebay.source.base import Listing
 from forebay_node.mounts import current_mounts, detach, mounted_at
@@ -49,14 +50,18 @@ def eventually(what: Callable[[], bool], seconds: float = 15.0) -> None:
 
 
 def snapshot_of(files: dict[str, tuple[bytes, str]], generation: int, path: Path) -> bytes:
-    """An index of files: key below the mount to bytes and version."""
+    """A packed index of files: key below the mount to bytes and version."""
     origin = Origin(dataset_uid=UID, generation=generation, built_at=1.7e9 + generation, mounts=(MOUNT,))
-    writer = SnapshotWriter(path, origin)
-    for key in sorted(files, key=str.encode):
-        data, version = files[key]
-        writer.add("m", Listing(f"data/{key}", len(data), version, 1_700_000_000_123_456_789))
+    packer = Packer(path.with_suffix(".packed"))
+    writer = SnapshotWriter(path, origin, packer.write)
+    listings = [
+        Listing(f"data/{key}", len(data), version, 1_700_000_000_123_456_789)
+        for key, (data, version) in sorted(files.items(), key=lambda one: one[0].encode())
+    ]
+    writer.add("m", listings)
     writer.finish()
-    return path.read_bytes()
+    packer.finish()
+    return path.with_suffix(".packed").read_bytes()
 
 
 class MountedDataset:

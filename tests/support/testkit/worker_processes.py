@@ -17,6 +17,7 @@ from typing import Any, Self
 from forebay.connection import WorkerConnection
 from forebay.control import ControlClient
 from forebay.index import Snapshot
+from forebay.index.packing import unpack
 from forebay.tls import ClientTls
 from forebay_protocol import control
 from forebay_protocol.auth import mint
@@ -174,9 +175,11 @@ class WorkerProcess:
 
     def snapshot(self) -> Snapshot | None:
         """The worker's newest index."""
-        file = self.folder / "fetched-index"
-        generation = self.control().fetch_index(0, file)
-        return None if generation is None else Snapshot.open(file)
+        packed, file = self.folder / "fetched-index.packed", self.folder / "fetched-index"
+        if self.control().fetch_index(0, packed) is None:
+            return None
+        unpack(packed, file)
+        return Snapshot.open(file)
 
     def connect(self) -> WorkerConnection:
         """A data connection."""

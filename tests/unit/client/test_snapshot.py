@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from forebay.index import ROOT_INODE, Snapshot, SnapshotWriter
-from forebay.index.snapshot import stable_inode
+from forebay.index.inodes import stable_inode
 from forebay.index.writer import Origin
 from forebay.source import Listing
 from forebay_protocol.dataset import MountSpec
@@ -20,8 +20,7 @@ def build(path: Path, keys: dict[str, list[str]], generation: int = 7) -> tuple[
     """A snapshot of both mounts; every object has the length of its key."""
     writer = SnapshotWriter(path, Origin(dataset_uid="uid", generation=generation, built_at=5.0, mounts=(ROOT, DEEP)))
     for mount, names in keys.items():
-        for key in names:
-            writer.add(mount, Listing(key, len(key), f"v-{key}", 1_000))
+        writer.add(mount, [Listing(key, len(key), f"v-{key}", 1_000) for key in names])
     fingerprint = writer.finish()
     return Snapshot.open(path), fingerprint
 

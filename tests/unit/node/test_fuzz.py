@@ -43,8 +43,8 @@ def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileS
     """A file system of a few files, and the nodes that it has."""
     path = tmp_path_factory.mktemp("index") / "index"
     writer = SnapshotWriter(path, Origin(dataset_uid="u", generation=1, built_at=1.0, mounts=(MOUNT,)))
-    for number in range(20):
-        writer.add("m", Listing(f"folder{number % 3}/{number}", number * 1000, "v", 1))
+    keys = sorted((f"folder{number % 3}/{number}", number) for number in range(20))
+    writer.add("m", [Listing(key, number * 1000, "v", 1) for key, number in keys])
     writer.finish()
     snapshot = Snapshot.open(path)
     nodes = [1, *(entry.inode for entry in snapshot.children(1)), *(entry.inode for _, entry in snapshot.files())]

@@ -27,8 +27,7 @@ def build(tmp_path: Path) -> Build:
         made.append(tmp_path / f"{len(made)}")
         origin = Origin(dataset_uid="uid", generation=len(made), built_at=5.0, mounts=(MOUNT,))
         writer = SnapshotWriter(made[-1], origin)
-        for key, version in versions.items():
-            writer.add("m", Listing(key, 1, version, 1_000))
+        writer.add("m", [Listing(key, 1, version, 1_000) for key, version in sorted(versions.items())])
         writer.finish()
         return Snapshot.open(made[-1])
 
