@@ -116,6 +116,7 @@ class Layout:
             self.data = _map(file)
         try:
             self._footer = footer = _footer(self.data)
+            self._check_tables()
             self.about: dict[str, Any] = json.loads(self.data[footer.about : footer.about + footer.about_length])
             self._inodes = self._numbers("Q", footer.inodes, footer.folder_count)
             self._inode_folders = self._numbers("I", footer.inode_folders, footer.folder_count)
@@ -128,6 +129,22 @@ class Layout:
             self.data.close()
             raise
 
+    def _check_tables(self) -> None:
+        """All tables lie in the file: what it says of itself makes nobody reserve more than its own size."""
+        footer = self._footer
+        segment_count = -(-footer.file_count // SEGMENT)
+        for offset, count, size in (
+            (footer.segments, segment_count, SEGMENT_SIZE),
+            (footer.folders, footer.folder_count, _FOLDER.size),
+            (footer.blocks, footer.block_count, _BLOCK.size),
+            (footer.inodes, footer.folder_count, _NUMBERS["Q"]),
+            (footer.inode_folders, footer.folder_count, _NUMBERS["I"]),
+            (footer.shadowed, footer.shadowed_count, _NUMBERS["I"]),
+            (footer.about, footer.about_length, 1),
+        ):
+            if offset + count * size > len(self.data):
+                raise ValueError("a table ends early")
+
     @property
     def file_count(self) -> int:
         """How many files have a number, the shadowed ones included."""
@@ -139,10 +156,7 @@ class Layout:
         return self._footer.block_count
 
     def _numbers(self, code: str, offset: int, count: int) -> "array[int]":
-        numbers = from_little_endian(code, self.data[offset : offset + count * _NUMBERS[code]])
-        if len(numbers) != count:
-            raise ValueError("a table ends early")
-        return numbers
+        return from_little_endian(code, self.data[offset : offset + count * _NUMBERS[code]])
 
     def _segment(self, number: int) -> Segment:
         offset = self._footer.segments + number * SEGMENT_SIZE

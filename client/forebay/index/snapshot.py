@@ -67,6 +67,7 @@ class _Folder:
 
     def __init__(self, layout: Layout, record: FolderRecord, place: MountPlace | None) -> None:
         self.path = layout.path(record)
+        self.inode = stable_inode(self.path, "") if self.path else ROOT_INODE
         self.children = range(record.first_child, record.first_child + record.child_count)
         self.files = Directory(layout, record)
         self.mount = ""
@@ -134,6 +135,15 @@ class Snapshot:
             self._at_hand[number] = found
         return found
 
+    def _folder_of(self, inode: int) -> _Folder | None:
+        number = self._layout.folder_number(inode)
+        if number is None:
+            return None
+        folder = self._folder(number)
+        if folder.inode != inode:
+            raise ValueError("an inode that is another folder's")
+        return folder
+
     def _folder_entry(self, path: str) -> Entry:
         name = path.rpartition("/")[2]
         inode = stable_inode(path, "") if path else ROOT_INODE
@@ -141,8 +151,7 @@ class Snapshot:
 
     def _folder_at(self, path: str) -> _Folder | None:
         """The folder of a path (empty for the root)."""
-        number = self._layout.folder_number(stable_inode(path, "") if path else ROOT_INODE)
-        folder = None if number is None else self._folder(number)
+        folder = self._folder_of(stable_inode(path, "") if path else ROOT_INODE)
         return folder if folder is not None and folder.path == path else None
 
     def _files(self, folder: _Folder, first: int, names: Sequence[str]) -> Iterator[Entry]:
@@ -179,16 +188,16 @@ class Snapshot:
     def lookup(self, parent_inode: int, name: str) -> Entry | None:
         """The child of that name."""
         try:
-            number = self._layout.folder_number(parent_inode)
-            return None if number is None else self._child(self._folder(number), name)
+            folder = self._folder_of(parent_inode)
+            return None if folder is None else self._child(folder, name)
         except DAMAGE as error:
             raise _damaged(error) from error
 
     def children(self, parent_inode: int, after_name: str = "", limit: int = 1000) -> list[Entry]:
         """Up to ``limit`` children in the order of their names, from the one after ``after_name`` on."""
         try:
-            number = self._layout.folder_number(parent_inode)
-            return [] if number is None else self._children(self._folder(number), after_name, limit)
+            folder = self._folder_of(parent_inode)
+            return [] if folder is None else self._children(folder, after_name, limit)
         except DAMAGE as error:
             raise _damaged(error) from error
 
@@ -237,9 +246,8 @@ class Snapshot:
     def entry(self, inode: int) -> Entry | None:
         """The file or folder of that inode; the root is inode 1. See ``prepare_inodes``."""
         try:
-            number = self._layout.folder_number(inode)
-            if number is not None:
-                return self._folder_entry(self._folder(number).path)
+            if (folder := self._folder_of(inode)) is not None:
+                return self._folder_entry(folder.path)
             found = [
                 entry
                 for block, row in self._file_inodes().files_like(inode)

@@ -51,6 +51,7 @@ def _use(path: Path) -> None:
             while page := snapshot.children(folder, after, 20):
                 assert [entry.name for entry in page] == sorted({entry.name for entry in page if entry.name > after})
                 after = page[-1].name
+                assert len(folders) < 1000, "folders lead in a circle"
                 for entry in page:
                     snapshot.lookup(folder, entry.name)
                     snapshot.entry(entry.inode)
@@ -88,6 +89,23 @@ def test_damaged_tables(tmp_path: Path, good: tuple[bytes, bytes], data: st.Data
 
     with contextlib.suppress(InvalidRequest):
         _use(path)
+
+
+@pytest.mark.parametrize("place", range(1, 9))
+@pytest.mark.parametrize("wrong", [2**31, 2**32 - 1])
+def test_counts_that_cannot_be(tmp_path: Path, good: tuple[bytes, bytes], place: int, wrong: int) -> None:
+    """However many files, folders or blocks an index says to have: nothing is reserved for what it does not contain."""
+    raw = bytearray(good[0])
+    raw[len(raw) - 4 * place : len(raw) - 4 * place + 4] = wrong.to_bytes(4, "little")
+    (tmp_path / "index").write_bytes(raw)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest):
+            _use(tmp_path / "index")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MIB
 
 
 @given(data=st.data())
