@@ -77,6 +77,11 @@ class TrustHolder:
         self._trust = trust
         self._clock = clock
         self._lock = threading.Lock()
+        self._listener: Callable[[Trust], None] | None = None
+
+    def watch(self, listener: Callable[[Trust], None]) -> None:
+        """Call this with every newer trust."""
+        self._listener = listener
 
     def token(self) -> str:
         """A token that is valid from now."""
@@ -98,3 +103,5 @@ class TrustHolder:
                 _log.warning("the dataset's new keys cannot be had yet: %s", error)
                 return
         _log.info("took up the dataset's keys; %s signs", auth.key_id(self._trust.keys[0]))
+        if self._listener is not None:
+            self._listener(self._trust)

@@ -1,37 +1,39 @@
-"""Start and end the process that serves one mount.
+"""One server process for one mount: start it, hear what it says, wait for its end.
 
-The descriptor of /dev/fuse is opened here and inherited, secrets go over standard input, and the answer
-whether the mount can begin comes over standard output. A copy of the descriptor stays with the plugin while
-the process lives, so that a server could be replaced without unmounting.
+It inherits the channels of the mount's connection; secrets go over standard input, and the answer whether
+it can begin comes over standard output.
 """
 
 import json
-import logging
 import os
 import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forebay_node.fuse.__main__ import FAILED, PREPARED
+from forebay_node.fuse.__main__ import FAILED, KEYS, PREPARED
+from forebay_protocol.dataset import KEYS_FILE
 from forebay_protocol.errors import WorkerUnavailable
 
-_log = logging.getLogger(__name__)
+_RESUME_PATIENCE = 5.0
+"""A server that resumes has its index; where that is lost, readers wait no longer for another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
-    """What one server is to serve on which node. ``patience``: seconds that it may take to get the first index."""
+    """What one server is to serve on which node. ``patience``: seconds that it may take to get the first index.
+
+    ``secrets`` follow the Dataset's keys, so that a later server has those that are in force.
+    """
 
     source: str
     node: str
     worker_service: str
-    secrets: Mapping[str, str]
+    secrets: dict[str, str]
     index_folder: Path
     patience: float
 
@@ -66,74 +68,72 @@ class ProcessIdentity:
                 time.sleep(0.02)
 
 
-def start(spec: ServerSpec, mount: Callable[[int], None]) -> ProcessIdentity:
-    """Start a server, and once it is prepared let ``mount`` mount the descriptor that it serves.
+class ServerProcess:
+    """One process, from its start to its end."""
 
-    WorkerUnavailable with the server's own sentence when it cannot begin.
-    """
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        process = _spawn(spec, device)
+    def __init__(self, spec: ServerSpec, channels: Sequence[int], *, resume: bool) -> None:
+        """Start it; with ``resume`` it goes on where another one ended."""
+        self._spec = spec
+        self._patience = _RESUME_PATIENCE if resume else spec.patience
+        command = [
+            sys.executable, "-m", "forebay_node.fuse", *(f"--channel={channel}" for channel in channels),
+            f"--worker={spec.worker_service}", f"--index-dir={spec.index_folder}", f"--patience={self._patience}",
+            f"--source={spec.source}", f"--node={spec.node}", *(["--resume"] if resume else []),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=channels, text=True,
+            start_new_session=True,
+            # Its threads come and go with the readers; an arena for each would keep their memory.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "2"},
+        )  # fmt: skip
+        self.identity = ProcessIdentity.of(self._process.pid) or ProcessIdentity(self._process.pid, 0)
+
+    def begin(self, mount: Callable[[], None] | None = None) -> None:
+        """Let it serve as soon as it is prepared and, if this is given, ``mount`` has mounted what it serves.
+
+        WorkerUnavailable with the server's own sentence when it cannot begin; then it has ended.
+        """
         try:
-            _await_prepared(process, spec.patience)
-            mount(device)
-            _tell(process, "serve\n")
+            self._tell(json.dumps(self._spec.secrets) + "\n")
+            self._await_prepared()
+            if mount is not None:
+                mount()
+            self._tell("serve\n")
         except BaseException:
-            process.kill()
-            process.wait()
-            _close_pipes(process)
+            self._process.kill()
+            self._process.wait()
+            self._close_pipes()
             raise
-    except BaseException:
-        os.close(device)
-        raise
-    threading.Thread(target=_reap, args=(process, device, spec.source), daemon=True).start()
-    return ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, 0)
 
+    def _tell(self, text: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise WorkerUnavailable("the mount's server ended before it could begin; its log says why") from error
 
-def _spawn(spec: ServerSpec, device: int) -> subprocess.Popen[str]:
-    command = [
-        sys.executable, "-m", "forebay_node.fuse", f"--fd={device}", f"--worker={spec.worker_service}",
-        f"--index-dir={spec.index_folder}", f"--patience={spec.patience}", f"--source={spec.source}",
-        f"--node={spec.node}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(device,), text=True, start_new_session=True,
-        # Its threads come and go with the readers; an arena for each would keep their memory.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "2"},
-    )  # fmt: skip
-    _tell(process, json.dumps(dict(spec.secrets)) + "\n")
-    return process
+    def _await_prepared(self) -> None:
+        assert self._process.stdout is not None
+        # The server gives up by itself; the margin is for starting it on a busy node.
+        readable, _, _ = select.select([self._process.stdout], [], [], self._patience + 20.0)
+        line = self._process.stdout.readline().strip() if readable else ""
+        if line.startswith(FAILED):
+            raise WorkerUnavailable(line.removeprefix(FAILED))
+        if line != PREPARED:
+            raise WorkerUnavailable("the mount's server did not become ready; its log says why")
 
+    def wait(self) -> int:
+        """Hear what it says until it ends; its exit code, a negative one for a signal."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(KEYS) and line.endswith("\n"):
+                self._spec.secrets[KEYS_FILE] = "\n".join(json.loads(line.removeprefix(KEYS)))
+        code = self._process.wait()
+        self._close_pipes()
+        return code
 
-def _tell(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(text)
-        process.stdin.flush()
-    except BrokenPipeError as error:
-        raise WorkerUnavailable("the mount's server ended before it could begin; its log says why") from error
-
-
-def _await_prepared(process: subprocess.Popen[str], patience: float) -> None:
-    assert process.stdout is not None
-    # The server gives up by itself; the margin is for starting it on a busy node.
-    readable, _, _ = select.select([process.stdout], [], [], patience + 20.0)
-    line = process.stdout.readline().strip() if readable else ""
-    if line.startswith(FAILED):
-        raise WorkerUnavailable(line.removeprefix(FAILED))
-    if line != PREPARED:
-        raise WorkerUnavailable("the mount's server did not become ready; its log says why")
-
-
-def _close_pipes(process: subprocess.Popen[str]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-def _reap(process: subprocess.Popen[str], device: int, source: str) -> None:
-    """Wait for the server's end; then nobody serves the connection, and closing it turns waiting into errors."""
-    code = process.wait()
-    os.close(device)
-    _close_pipes(process)
-    _log.log(logging.INFO if code == 0 else logging.ERROR, "the server of %s ended with %d", source, code)
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

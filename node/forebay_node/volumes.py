@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forebay_node import server_process
 from forebay_node.fuse.access import Access
-from forebay_node.mounts import FSTYPE, MountEntry, bind_read_only, current_mounts, detach, mount_fuse, mounted_at
+from forebay_node.mounts import FSTYPE, MountEntry, bind_read_only, current_mounts, detach, mounted_at
 from forebay_node.paths import NodePaths
 from forebay_node.server_process import ProcessIdentity, ServerSpec
+from forebay_node.supervisor import Supervisor
 from forebay_protocol.errors import ForebayError, InvalidRequest, WorkerUnavailable
 from forebay_protocol.volume import DATASET_UID, WORKER_SERVICE
 
@@ -118,6 +118,7 @@ class Volumes:
         self._patience = index_patience
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
+        self._supervisors: dict[str, Supervisor] = {}
         self._statfs = ThreadPoolExecutor(4, "statfs")
 
     @contextmanager
@@ -140,9 +141,13 @@ class Volumes:
             return None
 
     def _live_mount(self, volume_id: str, staging: Path) -> MountEntry | None:
-        """The mount at the staging path, if the process that serves it runs."""
+        """The mount at the staging path, if it is served."""
         known = self._remembered(volume_id)
-        if known is None or known.staging_path != str(staging) or not known.process.is_alive():
+        if known is None or known.staging_path != str(staging):
+            return None
+        supervisor = self._supervisors.get(volume_id)
+        # A server that was started by a plugin before this one lives without another to follow it.
+        if not (supervisor.is_live if supervisor is not None else known.process.is_alive()):
             return None
         found = mounted_at(staging, current_mounts())
         return found[-1] if found and _is_ours(found[-1]) else None
@@ -171,10 +176,13 @@ class Volumes:
             source=source, node=self._node, worker_service=service, secrets=dict(request.secrets),
             index_folder=folder / "index", patience=self._patience,
         )  # fmt: skip
-        process = server_process.start(spec, lambda device: mount_fuse(device, source, staging))
-        state = StagedVolume(request.volume_id, str(staging), process)
-        (folder / "volume.new").write_text(state.to_json())
-        (folder / "volume.new").replace(folder / "volume.json")
+
+        def remember(process: ProcessIdentity) -> None:
+            state = StagedVolume(request.volume_id, str(staging), process)
+            (folder / "volume.new").write_text(state.to_json())
+            (folder / "volume.new").replace(folder / "volume.json")
+
+        self._supervisors[request.volume_id] = Supervisor(spec, staging, remember)
         _log.info("staged %s", request.volume_id)
 
     def _take_down(self, volume_id: str, staging: Path) -> None:
@@ -182,6 +190,10 @@ class Volumes:
         known = self._remembered(volume_id)
         if known is not None:
             _clear(Path(known.staging_path))
+        supervisor = self._supervisors.pop(volume_id, None)
+        if supervisor is not None:
+            supervisor.stop(_END_PATIENCE)
+        elif known is not None:
             known.process.end(_END_PATIENCE)
 
     def unstage(self, volume_id: str, staging_path: str) -> None:
@@ -240,6 +252,9 @@ class Volumes:
         found = mounted_at(path, current_mounts())
         if not found:
             raise VolumeNotFound(f"no volume of this driver is mounted at {path}")
+        supervisor = self._supervisors.get(volume_id)
+        if supervisor is not None and supervisor.problem:
+            return Usage(0, 0, supervisor.problem)
         try:
             seen = self._statfs.submit(os.statvfs, path).result(timeout=_STATFS_PATIENCE)
         except TimeoutError as error:

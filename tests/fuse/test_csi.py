@@ -8,124 +8,39 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import pytest
-from google.protobuf.message import Message
 
 from forebay_node.csi import csi_pb2, registration_pb2
 from forebay_node.mounts import current_mounts, mounted_at
-from forebay_node.paths import NodePaths
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.volume import DATASET_UID, DRIVER_NAME, WORKER_SERVICE
 from testkit.fuse_mount import DOCUMENT, UID, MountedDataset, eventually
-
-Out = TypeVar("Out", bound=Message)
+from testkit.kubelet import Kubelet
 
 SECRET = "not-to-be-seen"
-VOLUME = "forebay-uid"
-
-
-class Kubelet:
-    """A kubelet's folder and its calls."""
-
-    def __init__(self, folder: Path, dataset: MountedDataset) -> None:
-        self.paths = NodePaths(folder)
-        self.dataset = dataset
-        self.staging = folder / "plugins/kubernetes.io/csi" / DRIVER_NAME / "hash/globalmount"
-        self.log = folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def target(self, pod: str) -> Path:
-        """A pod's path for the volume; its parent exists, as the kubelet makes it."""
-        path = self.paths.kubelet / "pods" / pod / "volumes/kubernetes.io~csi/data/mount"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def start(self) -> None:
-        """Start the plugin and wait for its registration socket."""
-        command = [sys.executable, "-m", "forebay_node", "--node-name=node-a", f"--kubelet-dir={self.paths.kubelet}"]
-        command.append("--index-patience=2")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
-        eventually(self.paths.registration_socket.exists)
-
-    def kill(self) -> None:
-        """The plugin dies, and as in a container every process that it started."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-        for state in self.paths.volumes.glob("*/volume.json"):
-            os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
-
-    def call(self, method: str, request: Message, answer: type[Out], socket: Path | None = None) -> Out:
-        """One unary call."""
-        with grpc.insecure_channel(f"unix://{socket or self.paths.socket}") as channel:
-            unary = channel.unary_unary(
-                method, request_serializer=lambda one: one.SerializeToString(), response_deserializer=answer.FromString
-            )
-            result: Out = unary(request, timeout=60)
-            return result
-
-    def secrets(self) -> dict[str, str]:
-        """The access Secret."""
-        credentials = {"m": {"accessKeyId": "id", "secretAccessKey": SECRET, "sessionToken": ""}}
-        return {
-            DATASET_FILE: json.dumps(DOCUMENT.to_json()),
-            CREDENTIALS_FILE: json.dumps(credentials),
-            KEYS_FILE: "k" * 64,
-        }
-
-    def context(self) -> dict[str, str]:
-        """The volume's attributes."""
-        return {DATASET_UID: UID, WORKER_SERVICE: f"127.0.0.1:{self.dataset.workers[0].member.control_port}"}
-
-    def stage(self, **changes: object) -> None:
-        """NodeStageVolume; ``changes`` replace fields."""
-        fields: dict[str, object] = {
-            "volume_id": VOLUME, "staging_target_path": str(self.staging), "secrets": self.secrets(),
-            "volume_context": self.context(), "volume_capability": csi_pb2.VolumeCapability(mount={}),
-        }  # fmt: skip
-        request = csi_pb2.NodeStageVolumeRequest(**(fields | changes))  # type: ignore[arg-type]
-        self.call("/csi.v1.Node/NodeStageVolume", request, csi_pb2.NodeStageVolumeResponse)
-
-    def unstage(self) -> None:
-        """NodeUnstageVolume."""
-        request = csi_pb2.NodeUnstageVolumeRequest(volume_id=VOLUME, staging_target_path=str(self.staging))
-        self.call("/csi.v1.Node/NodeUnstageVolume", request, csi_pb2.NodeUnstageVolumeResponse)
-
-    def publish(self, target: Path, secrets: dict[str, str] | None = None) -> None:
-        """NodePublishVolume."""
-        request = csi_pb2.NodePublishVolumeRequest(
-            volume_id=VOLUME, staging_target_path=str(self.staging), target_path=str(target), readonly=True,
-            volume_context=self.context(), secrets=secrets or {},
-        )  # fmt: skip
-        self.call("/csi.v1.Node/NodePublishVolume", request, csi_pb2.NodePublishVolumeResponse)
-
-    def unpublish(self, target: Path) -> None:
-        """NodeUnpublishVolume."""
-        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=str(target))
-        self.call("/csi.v1.Node/NodeUnpublishVolume", request, csi_pb2.NodeUnpublishVolumeResponse)
-
-    def stats(self, path: Path) -> csi_pb2.NodeGetVolumeStatsResponse:
-        """NodeGetVolumeStats."""
-        request = csi_pb2.NodeGetVolumeStatsRequest(volume_id=VOLUME, volume_path=str(path))
-        return self.call("/csi.v1.Node/NodeGetVolumeStats", request, csi_pb2.NodeGetVolumeStatsResponse)
-
-    def ours(self) -> list[str]:
-        """What is mounted below the kubelet's folder."""
-        return [entry.target for entry in current_mounts() if self.paths.kubelet in Path(entry.target).parents]
+ACCESS = {
+    DATASET_FILE: json.dumps(DOCUMENT.to_json()),
+    CREDENTIALS_FILE: json.dumps({"m": {"accessKeyId": "id", "secretAccessKey": SECRET, "sessionToken": ""}}),
+    KEYS_FILE: "k" * 64,
+}
 
 
 @pytest.fixture
-def kubelet(tmp_path: Path) -> Iterator[Kubelet]:
-    """A running plugin and a dataset with two files; afterwards nothing may be left mounted."""
+def dataset(tmp_path: Path) -> Iterator[MountedDataset]:
+    """Workers that have two files."""
+    with MountedDataset(tmp_path, {"a": b"hello", "d/b": b"world"}) as made:
+        yield made
+
+
+@pytest.fixture
+def kubelet(dataset: MountedDataset) -> Iterator[Kubelet]:
+    """A running plugin; afterwards nothing may be left mounted."""
+    context = {DATASET_UID: UID, WORKER_SERVICE: f"127.0.0.1:{dataset.workers[0].member.control_port}"}
     # A socket's path may have 107 bytes only.
-    with tempfile.TemporaryDirectory(prefix="kl-", dir="/tmp") as folder, MountedDataset(
-        tmp_path, {"a": b"hello", "d/b": b"world"}
-    ) as dataset:  # fmt: skip
-        made = Kubelet(Path(folder), dataset)
+    with tempfile.TemporaryDirectory(prefix="kl-", dir="/tmp") as folder:
+        made = Kubelet(Path(folder), ACCESS, context)
         made.start()
         try:
             yield made
@@ -187,8 +102,7 @@ def test_a_volume_comes_and_goes_and_everything_may_be_repeated(kubelet: Kubelet
 def test_secrets_are_nowhere_to_be_seen(kubelet: Kubelet) -> None:
     """Not in the server's arguments or environment, not in any file below the kubelet's folder."""
     kubelet.stage()
-    (state,) = kubelet.paths.volumes.glob("*/volume.json")
-    pid = json.loads(state.read_text())["pid"]
+    pid = kubelet.server_pid
 
     for name in ("cmdline", "environ"):
         assert SECRET.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
@@ -239,9 +153,9 @@ def test_bad_requests_say_what_to_do(kubelet: Kubelet) -> None:
     assert code_of(caught) is grpc.StatusCode.NOT_FOUND
 
 
-def test_staging_waits_for_an_index_and_says_what_is_missing(kubelet: Kubelet) -> None:
+def test_staging_waits_for_an_index_and_says_what_is_missing(kubelet: Kubelet, dataset: MountedDataset) -> None:
     """Without one the kubelet is told to try again; nothing is left mounted or running."""
-    for worker in kubelet.dataset.workers:
+    for worker in dataset.workers:
         worker.index = (0, b"")
 
     with pytest.raises(grpc.RpcError) as caught:
@@ -250,33 +164,31 @@ def test_staging_waits_for_an_index_and_says_what_is_missing(kubelet: Kubelet) -
     assert code_of(caught) is grpc.StatusCode.UNAVAILABLE
     assert "no index" in str(caught.value.details())
     assert kubelet.ours() == []
-    kubelet.dataset.publish({"a": (b"hello", "v1")})
+    dataset.publish({"a": (b"hello", "v1")})
     kubelet.stage()
     kubelet.unstage()
 
 
-def test_a_dead_server_is_noticed_and_replaced(kubelet: Kubelet) -> None:
-    """Readers get errors at once, statistics say so, and staging again mends it."""
+def test_a_dead_server_is_replaced(kubelet: Kubelet) -> None:
+    """Whoever has the mount notices nothing; staging and publishing find it alive, and unstaging ends the new one."""
     target = kubelet.target("pod-1")
     kubelet.stage()
     kubelet.publish(target)
-    (state,) = kubelet.paths.volumes.glob("*/volume.json")
-    os.kill(json.loads(state.read_text())["pid"], signal.SIGKILL)
+    (device,) = {entry.device for entry in mounted_at(target, current_mounts())}
+    killed = kubelet.server_pid
+    os.kill(killed, signal.SIGKILL)
 
-    def is_dead() -> bool:
-        try:
-            (target / "a").stat()
-        except OSError:
-            return True
-        return False
-
-    eventually(is_dead)
-    assert kubelet.stats(target).volume_condition.abnormal
-    kubelet.stage()
-    kubelet.publish(target)
     assert (target / "a").read_bytes() == b"hello"
-    kubelet.unpublish(target)
+    assert kubelet.server_pid != killed
+    assert not kubelet.stats(target).volume_condition.abnormal
+    kubelet.stage()
+    kubelet.publish(kubelet.target("pod-2"))
+    assert {entry.device for entry in mounted_at(kubelet.target("pod-2"), current_mounts())} == {device}
+    successor = kubelet.server_pid
+    for pod in ("pod-1", "pod-2"):
+        kubelet.unpublish(kubelet.target(pod))
     kubelet.unstage()
+    eventually(lambda: not Path(f"/proc/{successor}").exists())
 
 
 def test_the_plugin_restarts(kubelet: Kubelet) -> None:
@@ -297,7 +209,7 @@ def test_the_plugin_restarts(kubelet: Kubelet) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         kubelet.publish(kubelet.target("pod-2"))
     assert code_of(caught) is grpc.StatusCode.FAILED_PRECONDITION
-    kubelet.publish(kubelet.target("pod-2"), kubelet.secrets())
+    kubelet.publish(kubelet.target("pod-2"), kubelet.secrets)
     assert (kubelet.target("pod-2") / "a").read_bytes() == b"hello"
     kubelet.unpublish(kubelet.target("pod-2"))
     kubelet.unstage()

@@ -13,7 +13,6 @@ from typing import Self
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from forebay.index.naming import names_of
 from forebay_node.mounts import current_mounts, detach, mounted_at
@@ -21,7 +20,7 @@ from forebay_protocol.dataset import Credentials, DatasetDocument
 from testkit.buckets import Bucket
 from testkit.fuse_mount import AWKWARD_FILES
 from testkit.waiting import eventually
-from testkit.worker_processes import WorkerCluster, free_port
+from testkit.worker_processes import WorkerCluster
 
 SECRET = "not-to-be-seen-in-any-log"
 FILES = {
@@ -30,16 +29,6 @@ FILES = {
     "both/below": b"shown",
 }
 LARGE = "model/a b.safetensors"
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    """An S3 server that takes every key; its URL."""
-    port = free_port()
-    server = ThreadedMotoServer("127.0.0.1", port)
-    server.start()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Serve one mount: on a descriptor inherited from the node plugin, or on a folder, by itself.
 
 For the node plugin: the first line on standard input is a JSON object with the access Secret's texts;
-``prepared`` on standard output says that the index is there; a second line says that the mount exists now.
+``prepared`` on standard output says that the index is there; a second line says that the mount exists now. Keys
+that are rotated while it is served are told on standard output, for the server that may follow this one.
 """
 
 import argparse
@@ -12,22 +13,25 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forebay.ring import Seeds, resolve
+from forebay.trust import Trust
 from forebay_node import logs
+from forebay_node.connection import Connection
 from forebay_node.fuse.access import Access
 from forebay_node.fuse.server import DEFAULT_BUDGET, MountSettings, Server
 from forebay_node.fuse.session import LONGEST_ANSWER
-from forebay_node.mounts import detach, mount_fuse
+from forebay_node.mounts import detach
 from forebay_protocol.dataset import AUTHORITY_FILE, CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.errors import ForebayError
 from forebay_protocol.volume import CONTROL_PORT
 
 PREPARED = "prepared"
 FAILED = "failed: "
-"""What is said on standard output to the node plugin; after the second comes the reason."""
+KEYS = "keys: "
+"""What is said on standard output to the node plugin; after two of them comes more: the reason, a JSON list of keys."""
 
 _log = logging.getLogger("forebay_node.fuse")
 
@@ -35,8 +39,13 @@ _log = logging.getLogger("forebay_node.fuse")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m forebay_node.fuse", description=__doc__)
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--fd", type=int, help="serve this inherited /dev/fuse descriptor")
+    where.add_argument(
+        "--channel", type=int, action="append", help="serve this inherited descriptor of a FUSE connection; repeatable"
+    )
     where.add_argument("--mount", type=Path, metavar="DIR", help="mount at this folder; needs root")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where another server of this mount ended (with --channel)"
+    )
     parser.add_argument("--dataset", type=Path, help="dataset document (with --mount)")
     parser.add_argument("--credentials", type=Path, help="credentials document (with --mount)")
     parser.add_argument("--keys", type=Path, help="key file (with --mount)")
@@ -71,7 +80,7 @@ def _seeds(workers: list[str]) -> Seeds:
 
 
 def _read_access(arguments: argparse.Namespace) -> Access:
-    if arguments.fd is not None:
+    if arguments.channel:
         return Access.parse(json.loads(sys.stdin.readline()))
     paths = {DATASET_FILE: arguments.dataset, CREDENTIALS_FILE: arguments.credentials, KEYS_FILE: arguments.keys}
     paths[AUTHORITY_FILE] = arguments.ca
@@ -83,20 +92,26 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+def _say_keys(trust: Trust) -> None:
+    # A plugin that is gone needs no keys.
+    with suppress(BrokenPipeError):
+        _say(KEYS + json.dumps([key.decode() for key in trust.keys]))
+
+
 def _serve_inherited(server: Server, arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    snapshot = server.prepare()
+    snapshots = server.prepare()
     _say(PREPARED)
     if not sys.stdin.readline():
         _log.info("the node plugin gave the mount up before it existed")
         return
-    server.serve(arguments.fd, snapshot, arguments.source)
+    server.serve(arguments.channel, snapshots, arguments.source)
 
 
 def _serve_folder(server: Server, target: Path, source: str) -> None:
-    snapshot = server.prepare()
-    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    mount_fuse(device, source, target)
+    snapshots = server.prepare()
+    connection = Connection()
+    connection.mount(source, target)
 
     def unmount(*_: object) -> None:
         detach(target)
@@ -104,7 +119,7 @@ def _serve_folder(server: Server, target: Path, source: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, unmount)
     _log.info("mounted")
-    server.serve(device, snapshot, source)
+    server.serve(connection.channels, snapshots, source)
 
 
 @contextmanager
@@ -127,15 +142,17 @@ def main() -> int:
             settings = MountSettings(
                 access=access, seeds=_seeds(arguments.worker), folder=folder, node=arguments.node,
                 budget=arguments.budget, patience=arguments.patience, answer_within=arguments.answer_within,
+                resume=arguments.resume,
             )  # fmt: skip
             server = Server(settings)
-            if arguments.fd is not None:
+            if arguments.channel:
+                access.trust.watch(_say_keys)
                 _serve_inherited(server, arguments)
             else:
                 _serve_folder(server, arguments.mount, arguments.source)
     except (ForebayError, OSError, ValueError) as error:
         _log.error("cannot serve the mount: %s", error)
-        if arguments.fd is not None:
+        if arguments.channel:
             _say(FAILED + " ".join(str(error).split()))
         return 1
     return 0

@@ -8,7 +8,8 @@ costs no hand-over; beyond that a pool works, and the device's threads stay free
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,11 +17,13 @@ from functools import partial
 from forebay.index import Entry
 from forebay.reader import ChunkReader
 from forebay_node.fuse.buffers import Chunk, ChunkBuffers
+from forebay_node.fuse.journal import Journal
 from forebay_node.fuse.readahead import Readahead
 from forebay_node.fuse.session import Reply, guard
 from forebay_protocol.errors import ForebayError
 from forebay_protocol.keys import ObjectVersion, Span, chunk_pieces
 
+_KIND = "file"
 _INLINE = 2
 _FETCHERS = 6
 
@@ -76,16 +79,26 @@ class _Gathering:
         self._reply.data(self._views)
 
 
+def fresh_numbers() -> Iterator[int]:
+    """Numbers of handles that no server of this mount has given out before: it lives no longer than this clock."""
+    return itertools.count(time.monotonic_ns())
+
+
 class Files:
     """All open files of a mount. Thread-safe."""
 
-    def __init__(self, reader: ChunkReader, budget: int) -> None:
-        """``budget`` bounds the memory of chunks fetched ahead, in bytes."""
+    def __init__(self, reader: ChunkReader, budget: int, journal: Journal) -> None:
+        """``budget`` bounds the memory of chunks fetched ahead, in bytes; the journal may know open files."""
         self._reader = reader
         self.buffers = ChunkBuffers(reader.read_into, budget)
         self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
+        self._numbers = fresh_numbers()
+        self._journal = journal
         self._open: dict[int, OpenFile] = {}
+        for number, (dataset, *fields) in journal.items(_KIND):
+            entry = Entry(*fields)
+            one = ObjectVersion(dataset, entry.mount, entry.key, entry.version, entry.size)
+            self._open[int(number)] = OpenFile(entry, one, Readahead(one.size))
         self._inline = threading.Semaphore(_INLINE)
         self._demand = ThreadPoolExecutor(_FETCHERS, "demand")
         self._ahead = ThreadPoolExecutor(_FETCHERS, "ahead")
@@ -96,6 +109,7 @@ class Files:
         with self._lock:
             number = next(self._numbers)
             self._open[number] = opened
+        self._journal.put(_KIND, number, one.dataset, *entry)
         return number
 
     def release(self, number: int) -> None:
@@ -104,6 +118,7 @@ class Files:
             closed = self._open.pop(number, None)
             last = closed is not None and all(other.one != closed.one for other in self._open.values())
             idle = not self._open
+        self._journal.drop(_KIND, number)
         if closed is not None and last:
             self.buffers.forget(closed.one)
         if idle:

@@ -1,7 +1,6 @@
 """Answer the kernel's requests, one method for each kind."""
 
 import errno
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -10,7 +9,8 @@ from functools import partial
 from forebay.index import Entry
 from forebay.source.base import Listing
 from forebay_node.fuse import protocol
-from forebay_node.fuse.files import Files
+from forebay_node.fuse.files import Files, fresh_numbers
+from forebay_node.fuse.journal import Journal
 from forebay_node.fuse.protocol import Opcode, OpenFlag, Request
 from forebay_node.fuse.session import Reply, guard
 from forebay_node.fuse.tree import VALID, OpenFolder, Tree
@@ -23,6 +23,8 @@ READAHEAD = 8 * 1024 * 1024
 MAX_PAGES = 256
 """The largest read that the kernel may send, in pages; and how many bytes it may read ahead in all."""
 
+_FOLDER = "folder"
+
 _WRITES = frozenset({
     Opcode.SETATTR, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
     Opcode.RENAME2, Opcode.LINK, Opcode.WRITE, Opcode.CREATE, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.FALLOCATE,
@@ -32,13 +34,14 @@ _WRITES = frozenset({
 class FileSystem:
     """The requests of one mount."""
 
-    def __init__(self, tree: Tree, files: Files, newest: Newest | None = None) -> None:
+    def __init__(self, tree: Tree, files: Files, journal: Journal, newest: Newest | None = None) -> None:
         """Names come from the tree, bytes from the files; with ``newest`` every open asks for the file's version."""
+        self._journal = journal
         self._newest = newest
         self._tree = tree
         self._files = files
         self._folders: dict[int, OpenFolder] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = fresh_numbers()
         self._lock = threading.Lock()
         self.ready = threading.Event()
         self._handlers: dict[int, Callable[[Request, Reply], None]] = {
@@ -56,6 +59,17 @@ class FileSystem:
             Opcode.READLINK: lambda _, reply: reply.error(errno.EINVAL),
             Opcode.DESTROY: lambda _, reply: reply.data(),
         }
+
+    def adopt_folders(self) -> None:
+        """Take over the predecessor's folders that were opened in the generation that is shown now."""
+        for number, (inode, generation) in self._journal.items(_FOLDER):
+            if int(number) in self._folders:
+                continue
+            folder = self._tree.open_folder(inode)
+            if folder.generation.snapshot.generation == generation:
+                self._folders[int(number)] = folder
+            else:
+                self._tree.close_folder(folder)
 
     def handle(self, request: Request, reply: Reply) -> None:
         """Answer one request. What is not known is refused once: the kernel then stops asking for it."""
@@ -131,13 +145,15 @@ class FileSystem:
         with self._lock:
             number = next(self._numbers)
             self._folders[number] = folder
+        self._journal.put(_FOLDER, number, folder.inode, folder.generation.snapshot.generation)
         reply.data((protocol.OPEN_OUT.pack(number, OpenFlag.KEEP_CACHE | OpenFlag.CACHE_DIR, 0),))
 
     def _readdir(self, request: Request, reply: Reply) -> None:
         number, position, size, _ = protocol.READ_IN.unpack_from(request.body)
         folder = self._folders.get(number)
         if folder is None:
-            reply.error(errno.EBADF)
+            # It was opened in a generation that went with the server that showed it.
+            reply.error(errno.ESTALE)
         elif request.opcode == Opcode.READDIRPLUS:
             reply.data((self._tree.list_plus(folder, position, size),))
         else:
@@ -147,6 +163,7 @@ class FileSystem:
         (number,) = protocol.RELEASE_IN.unpack_from(request.body)
         with self._lock:
             folder = self._folders.pop(number, None)
+        self._journal.drop(_FOLDER, number)
         if folder is not None:
             self._tree.close_folder(folder)
         reply.data()

@@ -1,6 +1,7 @@
 """Follow the index: get the first generation, then every newer one, and keep the last on the node.
 
-The kept one lets a mount come up while no worker answers.
+The kept one lets a mount come up while no worker answers, and lets a server go on where one before it was
+killed: then the generation before is kept too, until the kernel has been told of all that changed.
 """
 
 import logging
@@ -21,6 +22,7 @@ SHORTEST_POLL, LONGEST_POLL = 1.0, 15.0
 """Seconds between looks for a newer generation; between them it is a quarter of the dataset's refresh interval."""
 
 _RETRY = 1.0
+_BEFORE = "index.before"
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +58,7 @@ class Generations:
 
     def first(self, patience: float) -> Snapshot:
         """The first snapshot: the workers' newest, else the one kept, else wait up to ``patience`` seconds."""
+        (self._folder / _BEFORE).unlink(missing_ok=True)
         end = time.monotonic() + patience
         while True:
             self._ring.refresh()
@@ -66,6 +69,19 @@ class Generations:
                 raise WorkerUnavailable(f"no index of the dataset to be had: {self._problem()}")
             with self._condition:
                 self._condition.wait_for(lambda: self._stopped, timeout=_RETRY)
+
+    def resumed(self, patience: float) -> list[Snapshot]:
+        """What a predecessor showed: the generation that the kernel knows, and a newer one if there is."""
+        self._have = self._opened("index")
+        if self._have is None:
+            return [self.first(patience)]
+        before = self._opened(_BEFORE)
+        return [self._have] if before is None else [before, self._have]
+
+    def told(self, snapshot: Snapshot) -> None:
+        """The kernel was told of all that changed up to this generation."""
+        if snapshot is self._have:
+            (self._folder / _BEFORE).unlink(missing_ok=True)
 
     def _problem(self) -> str:
         """Why there is none, as far as a worker can tell."""
@@ -111,13 +127,23 @@ class Generations:
         return None
 
     def _keep(self, target: Path, fresh: Snapshot) -> Snapshot:
-        target.replace(self._folder / "index")
+        index, before = self._folder / "index", self._folder / _BEFORE
+        # What the kernel knows best is the oldest that it has not been led on from.
+        if self._have is not None and not before.exists():
+            before.hardlink_to(index)
+        target.replace(index)
         self._have = fresh
         _log.info("index generation %d with %d files", fresh.generation, fresh.file_count)
         return fresh
 
     def _kept(self) -> Snapshot | None:
-        path = self._folder / "index"
+        self._have = self._opened("index")
+        if self._have is not None:
+            _log.info("no worker has an index; showing generation %d, which was kept here", self._have.generation)
+        return self._have
+
+    def _opened(self, name: str) -> Snapshot | None:
+        path = self._folder / name
         if not path.exists():
             return None
         try:
@@ -128,8 +154,6 @@ class Generations:
         if kept.dataset != self._dataset:
             kept.close()
             return None
-        _log.info("no worker has an index; showing generation %d, which was kept here", kept.generation)
-        self._have = kept
         return kept
 
     def saw(self, generation: int) -> None:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from forebay.index import Entry, Snapshot
 from forebay.source.base import Listing
+from forebay_node.fuse.journal import Journal
+
+_KIND = "newer"
 
 
 class _Newer(NamedTuple):
@@ -21,10 +24,13 @@ class _Newer(NamedTuple):
 class NewerVersions:
     """By mount and key. Thread-safe."""
 
-    def __init__(self) -> None:
-        """The index is right in all."""
+    def __init__(self, journal: Journal) -> None:
+        """The index is right in all but what a predecessor learned."""
+        self._journal = journal
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], _Newer] = {}
+        for _, (mount, key, entry, asked_at) in journal.items(_KIND):
+            self._known[mount, key] = _Newer(None if entry is None else Entry(*entry), asked_at)
 
     def of(self, entry: Entry | None) -> Entry | None:
         """What to show instead of an entry of the index: mostly itself, None for a file that is gone."""
@@ -43,13 +49,22 @@ class NewerVersions:
     def learn(self, snapshot: Snapshot, shown: Entry, found: Listing | None) -> None:
         """The source has this instead of what was shown, or nothing."""
         fresh = None if found is None else snapshot.in_version(shown, found.version, found.size, found.mtime_ns)
+        known = _Newer(fresh, time.time())
         with self._lock:
-            self._known[shown.mount, shown.key] = _Newer(fresh, time.time())
+            self._known[shown.mount, shown.key] = known
+        self._journal.put(_KIND, _name(shown.mount, shown.key), shown.mount, shown.key, fresh, known.asked_at)
 
     def keep_since(self, moment: float) -> None:
         """A generation whose listing began at that Unix time is shown: it knows better what was learned before."""
         with self._lock:
-            self._known = {place: known for place, known in self._known.items() if known.asked_at >= moment}
+            passed = [place for place, known in self._known.items() if known.asked_at < moment]
+            for place in passed:
+                del self._known[place]
+                self._journal.drop(_KIND, _name(*place))
+
+
+def _name(mount: str, key: str) -> str:
+    return f"{mount}/{key}"
 
 
 def is_same(shown: Entry, found: Listing | None) -> bool:

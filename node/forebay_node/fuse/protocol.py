@@ -95,6 +95,7 @@ class Notify(IntEnum):
 
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    RESEND = 7
 
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")
@@ -123,6 +124,10 @@ CLONE = 0x8004E500
 """The ioctl that binds a fresh /dev/fuse descriptor to the connection of another: _IOR(229, 0, uint32_t)."""
 
 
+UNIQUE_RESEND = 1 << 63
+"""Set in the number of a request that is sent again; the answer carries it too."""
+
+
 class Request(NamedTuple):
     """One request of the kernel; ``body`` is what follows the header."""
 
@@ -133,6 +138,11 @@ class Request(NamedTuple):
     gid: int
     pid: int
     body: memoryview
+
+    @property
+    def is_resent(self) -> bool:
+        """Whether another server took it before and did not answer."""
+        return bool(self.unique & UNIQUE_RESEND)
 
 
 def parse_request(raw: memoryview) -> Request:
@@ -222,6 +232,11 @@ def inval_inode(node: int, *, attributes_only: bool) -> bytes:
     """Tell the kernel to forget a node's attributes, and its cached pages or entries unless told otherwise."""
     payload = INVAL_INODE_OUT.pack(node, -1 if attributes_only else 0, 0)
     return OUT_HEADER.pack(OUT_HEADER.size + len(payload), Notify.INVAL_INODE, 0) + payload
+
+
+def resend() -> bytes:
+    """Ask for all requests that were taken and not answered once more (Linux 6.9; EINVAL before)."""
+    return OUT_HEADER.pack(OUT_HEADER.size, Notify.RESEND, 0)
 
 
 def inval_entry(parent: int, name: bytes) -> bytes:

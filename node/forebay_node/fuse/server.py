@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,18 @@ from forebay_node.fuse.access import Access
 from forebay_node.fuse.files import Files
 from forebay_node.fuse.filesystem import FileSystem
 from forebay_node.fuse.generations import Generations, poll_interval
+from forebay_node.fuse.journal import Journal
 from forebay_node.fuse.session import LONGEST_ANSWER, Session
 from forebay_node.fuse.tree import Tree
 from forebay_node.mounts import current_mounts, set_readahead
-from forebay_protocol.ring import Member
+from forebay_protocol.ring import Member, Ring
 from forebay_protocol.shares import reader_share
 from forebay_protocol.wire import ResponseHead
 
 READAHEAD_KB = 4096
 DEFAULT_BUDGET = 64 * 1024 * 1024
 
+_RING = "ring"
 _SECOND_NOTICE = 1.0
 _SOURCE_PATIENCE = 8.0
 """Seconds for a worker to ask a source for a file's version; then somebody else is asked."""
@@ -39,7 +41,8 @@ class MountSettings:
     """One mount: what it shows, where its workers may be found, and its limits.
 
     ``node`` is this node's name in the ring; ``folder`` is where the index is kept; ``budget`` bounds the bytes
-    fetched ahead; ``patience`` is how many seconds to wait for the first index.
+    fetched ahead; ``patience`` is how many seconds to wait for the first index; with ``resume`` the mount is there and
+    lost the server that served it from the same folder.
     """
 
     access: Access
@@ -49,6 +52,7 @@ class MountSettings:
     budget: int = DEFAULT_BUDGET
     patience: float = 60.0
     answer_within: float = LONGEST_ANSWER
+    resume: bool = False
 
 
 class Server:
@@ -59,10 +63,10 @@ class Server:
         access = settings.access
         self._settings = settings
         token = access.trust.token
+        self._journal = Journal(settings.folder / "journal", resume=settings.resume)
         self._pool = ConnectionPool(token, observer=self._observe, tls=lambda: access.tls)
         self._ring = RingHolder(
-            token, settings.seeds, on_change=lambda ring: self._pool.retain(ring.members),
-            on_answer=access.trust.follow, tls=lambda: access.tls,
+            token, settings.seeds, on_change=self._take_ring, on_answer=access.trust.follow, tls=lambda: access.tls,
         )  # fmt: skip
         self._direct = DirectSources(
             access.document, access.credentials, lambda: reader_share(self._ring.current, access.readers)
@@ -72,6 +76,10 @@ class Server:
         self._generations = Generations(
             settings.folder, access.document.uid, self._ring, settings.seeds, token, access.tls
         )  # fmt: skip
+
+    def _take_ring(self, ring: Ring) -> None:
+        self._pool.retain(ring.members)
+        self._journal.put(_RING, 0, ring.to_json())
 
     def _contact(self, member: Member) -> ControlClient:
         access = self._settings.access
@@ -83,30 +91,52 @@ class Server:
         self._ring.saw(head.epoch)
         self._generations.saw(head.generation)
 
-    def prepare(self) -> Snapshot:
-        """Get the first index; WorkerUnavailable, with the reason, when there is none in time."""
-        snapshot = self._generations.first(self._settings.patience)
+    def prepare(self) -> list[Snapshot]:
+        """Get the first index; WorkerUnavailable, with the reason, when there is none in time.
+
+        When resuming nobody is waited for: shown is what the predecessor showed, first what the kernel knows.
+        """
+        patience = self._settings.patience
+        if self._settings.resume:
+            for _, (ring,) in self._journal.items(_RING):
+                self._ring.offer(Ring.from_json(ring))
+            snapshots = self._generations.resumed(patience)
+        else:
+            snapshots = [self._generations.first(patience)]
         self._ring.start()
-        return snapshot
+        return snapshots
 
-    def serve(self, device: int, snapshot: Snapshot, source: str) -> None:
-        """Serve the mount of this descriptor until it is unmounted. ``source`` is its name in mountinfo."""
+    def serve(self, channels: Sequence[int], snapshots: list[Snapshot], source: str) -> None:
+        """Serve the mount of these descriptors until it is unmounted. ``source`` is its name in mountinfo."""
         document = self._settings.access.document
-        tree = Tree(snapshot, document)
-        files = Files(self._reader, self._settings.budget)
-        filesystem = FileSystem(tree, files, self._revalidation.newest if document.on_open else None)
-        session = Session(device, filesystem, answer_within=self._settings.answer_within)
+        known, *fresh = snapshots
+        tree = Tree(known, document, self._journal)
+        files = Files(self._reader, self._settings.budget, self._journal)
+        filesystem = FileSystem(tree, files, self._journal, self._revalidation.newest if document.on_open else None)
+        session = Session(channels, filesystem, answer_within=self._settings.answer_within)
 
-        def newer(fresh: Snapshot) -> None:
-            messages = tree.replace(fresh)
+        def tell(messages: list[bytes], snapshot: Snapshot) -> None:
             session.notify(messages)
-            again = threading.Timer(_SECOND_NOTICE, session.notify, (messages,))
+            self._generations.told(snapshot)
+
+        def newer(snapshot: Snapshot) -> None:
+            messages = tree.replace(snapshot)
+            session.notify(messages)
+            again = threading.Timer(_SECOND_NOTICE, tell, (messages, snapshot))
             again.daemon = True
             again.start()
 
-        interval = poll_interval(document.refresh_seconds)
-        follow = threading.Thread(target=self._generations.follow, args=(interval, newer), name="index", daemon=True)
+        def follow_index() -> None:
+            for snapshot in fresh:
+                newer(snapshot)
+                filesystem.adopt_folders()
+            self._generations.follow(poll_interval(document.refresh_seconds), newer)
+
+        filesystem.adopt_folders()
+        follow = threading.Thread(target=follow_index, name="index", daemon=True)
         follow.start()
+        if self._settings.resume:
+            filesystem.ready.set()
         threading.Thread(target=_raise_readahead, args=(filesystem.ready.wait, source), daemon=True).start()
         try:
             session.run()
@@ -127,6 +157,7 @@ class Server:
         self._ring.close()
         self._pool.close()
         self._direct.close()
+        self._journal.close()
 
 
 def _raise_readahead(wait: Callable[[float], bool], source: str) -> None:

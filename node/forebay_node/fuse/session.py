@@ -1,14 +1,13 @@
 """The connection to the kernel: threads that take requests from the device and send answers back.
 
-Every thread has a descriptor of its own, cloned from the mount's, so that threads do not contend for one
-queue; an answer goes out on the descriptor on which its request came in.
+Every thread has a channel, a descriptor of its own, so that threads do not contend for one queue; an answer
+goes out on the channel on which its request came in.
 """
 
 import errno
-import fcntl
 import logging
+import mmap
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -68,36 +67,23 @@ class Handler(Protocol):
         """Answer now, or keep ``reply`` and answer from another thread. The body is valid only during the call."""
 
 
-def clone(device: int) -> int:
-    """Another descriptor of the same connection."""
-    fresh = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fresh, protocol.CLONE, struct.pack("<I", device))
-    except OSError:
-        os.close(fresh)
-        raise
-    return fresh
-
-
 class Session:
     """Serves one mount until it is unmounted."""
 
-    def __init__(
-        self, device: int, handler: Handler, *, threads: int = 4, answer_within: float = LONGEST_ANSWER
-    ) -> None:
-        """``device`` is the descriptor with which the file system was mounted; it stays the caller's."""
-        self._device = device
+    def __init__(self, channels: Sequence[int], handler: Handler, *, answer_within: float = LONGEST_ANSWER) -> None:
+        """``channels`` are descriptors of one connection; they stay the caller's."""
+        self._channels = channels
         self._handler = handler
-        self._threads = threads
         self._answer_within = answer_within
         self._waiting: dict[int, Reply] = {}
         self._ended = threading.Event()
+        self._resent = threading.Lock()
 
     def notify(self, messages: Sequence[bytes]) -> None:
         """Send notifications; what the kernel does not know (any more) needs no telling."""
         for message in messages:
             try:
-                os.write(self._device, message)
+                os.write(self._channels[0], message)
             except OSError as error:
                 if error.errno in _GONE:
                     return
@@ -106,24 +92,16 @@ class Session:
 
     def run(self) -> None:
         """Serve; returns when the file system is unmounted or its connection aborted."""
-        # INIT must be answered on any one descriptor before a clone gets requests.
-        self._one(self._device, bytearray(protocol.REQUEST_BUFFER))
-        clones = [clone(self._device) for _ in range(self._threads - 1)]
-        threads = [threading.Thread(target=self._serve_clone, args=(fd,), name="fuse", daemon=True) for fd in clones]
+        first, *others = self._channels
+        threads = [threading.Thread(target=self._loop, args=(one,), name="fuse", daemon=True) for one in others]
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         for thread in (watch, *threads):
             thread.start()
-        self._loop(self._device)
+        self._loop(first)
         self._ended.set()
         for thread in (watch, *threads):
             # A thread may still be fetching what nobody waits for any more.
             thread.join(timeout=1.0)
-
-    def _serve_clone(self, device: int) -> None:
-        try:
-            self._loop(device)
-        finally:
-            os.close(device)
 
     def _watch(self) -> None:
         """Fail what is not answered in time, whatever keeps it: no caller hangs for ever."""
@@ -135,11 +113,14 @@ class Session:
                     guard(reply, partial(reply.error, errno.EIO))
 
     def _loop(self, device: int) -> None:
-        buffer = bytearray(protocol.REQUEST_BUFFER)
+        # Its pages are there from the start: a request that is being copied when the process is killed is then
+        # copied to its end and sent again to the next server, where a page fault would make it fail.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+        buffer = mmap.mmap(-1, protocol.REQUEST_BUFFER, flags=flags)
         while self._one(device, buffer):
             pass
 
-    def _one(self, device: int, buffer: bytearray) -> bool:
+    def _one(self, device: int, buffer: mmap.mmap) -> bool:
         """Take and handle one request; false when there will be no more."""
         try:
             length = os.readv(device, (buffer,))
@@ -150,6 +131,8 @@ class Session:
                 return False
             raise
         request = protocol.parse_request(memoryview(buffer)[:length])
+        if request.is_resent:
+            self._tell_of_resent()
         if request.opcode in protocol.UNANSWERED:
             # Nodes carry their own meaning, so nothing is kept that could be forgotten; reads end by themselves
             # in bounded time, and EINTR for a signal that kills nobody would break a reader's mmap.
@@ -157,6 +140,11 @@ class Session:
         reply = Reply(device, request.unique, self._waiting)
         guard(reply, partial(self._handler.handle, request, reply))
         return True
+
+    def _tell_of_resent(self) -> None:
+        """Once: a look into the log then shows whether a server that was killed had requests."""
+        if self._resent.acquire(blocking=False):
+            _log.info("requests that a server before had not answered came again")
 
 
 def guard(reply: Reply, work: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from forebay.index import Entry, Snapshot
 from forebay.source.base import Listing
 from forebay_node.fuse import protocol
+from forebay_node.fuse.journal import Journal
 from forebay_node.fuse.newer import NewerVersions, is_same
 from forebay_protocol.dataset import DatasetDocument
 
@@ -21,6 +22,7 @@ VALID = 3600
 """Seconds for which the kernel keeps names and attributes; changes are told to it."""
 
 _PAGE = 512
+_LOOKED_INTO = "looked-into"
 
 
 @dataclass(slots=True, eq=False)
@@ -59,13 +61,14 @@ class OpenFolder:
 class Tree:
     """The file system's names over changing generations. Thread-safe."""
 
-    def __init__(self, snapshot: Snapshot, document: DatasetDocument) -> None:
-        """Show this snapshot, with owner and modes as the document says."""
+    def __init__(self, snapshot: Snapshot, document: DatasetDocument, journal: Journal) -> None:
+        """Show this snapshot, with owner and modes as the document says; the journal may have a predecessor's."""
         self._lock = threading.Lock()
         self._current = Generation(snapshot)
-        self._looked_into: set[int] = set()
+        self._journal = journal
+        self._looked_into = {int(folder) for folder, _ in journal.items(_LOOKED_INTO)}
         self._document = document
-        self._newer = NewerVersions()
+        self._newer = NewerVersions(journal)
 
     @contextmanager
     def current(self) -> Iterator[Snapshot]:
@@ -105,9 +108,14 @@ class Tree:
         finally:
             self._release(old)
 
+    def _look_into(self, folder: int) -> None:
+        if folder not in self._looked_into:
+            self._looked_into.add(folder)
+            self._journal.put(_LOOKED_INTO, folder, True)
+
     def look_up(self, parent: int, name: bytes) -> Entry | None:
         """The child of that name; None also for names that no key can have."""
-        self._looked_into.add(parent)
+        self._look_into(parent)
         try:
             text = name.decode()
         except UnicodeDecodeError:
@@ -130,7 +138,7 @@ class Tree:
 
     def open_folder(self, node: int) -> OpenFolder:
         """Begin to list a folder; ``close_folder`` ends it."""
-        self._looked_into.add(node)
+        self._look_into(node)
         return OpenFolder(self._acquire(), node)
 
     def close_folder(self, folder: OpenFolder) -> None:

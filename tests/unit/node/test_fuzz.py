@@ -18,6 +18,7 @@ from forebay_node.fuse import protocol
 from forebay_node.fuse.__main__ import parse_endpoint
 from forebay_node.fuse.files import Files
 from forebay_node.fuse.filesystem import FileSystem
+from forebay_node.fuse.journal import Journal
 from forebay_node.fuse.session import Reply, guard
 from forebay_node.fuse.tree import Tree
 from forebay_protocol.dataset import DatasetDocument, MountSpec
@@ -48,10 +49,13 @@ def filesystem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FileS
     writer.finish()
     snapshot = Snapshot.open(path)
     nodes = [1, *(entry.inode for entry in snapshot.children(1)), *(entry.inode for _, entry in snapshot.files())]
-    tree, files = Tree(snapshot, DOCUMENT), Files(_Zeros(), 1 << 20)  # type: ignore[arg-type]
-    yield FileSystem(tree, files), nodes
+    journal = Journal(path.with_name("journal"))
+    tree = Tree(snapshot, DOCUMENT, journal)
+    files = Files(_Zeros(), 1 << 20, journal)  # type: ignore[arg-type]
+    yield FileSystem(tree, files, journal), nodes
     files.close()
     tree.close()
+    journal.close()
 
 
 @given(raw=st.binary(max_size=200) | st.builds(
