@@ -248,7 +248,12 @@ class Volumes:
         """How large the volume is; never waits long for a mount that does not answer."""
         if not volume_id:
             raise InvalidRequest("the request names no volume")
-        path = self._paths.checked(volume_path)
+        try:
+            path = self._paths.checked(volume_path)
+        except InvalidRequest as error:
+            if not volume_path:
+                raise
+            raise VolumeNotFound(error.message) from error
         found = mounted_at(path, current_mounts())
         if not found:
             raise VolumeNotFound(f"no volume of this driver is mounted at {path}")

@@ -17,7 +17,7 @@ from forebay_node.mounts import current_mounts, mounted_at
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.volume import DATASET_UID, DRIVER_NAME, WORKER_SERVICE
 from testkit.fuse_mount import DOCUMENT, UID, MountedDataset, eventually
-from testkit.kubelet import Kubelet
+from testkit.kubelet import READING, Kubelet
 
 SECRET = "not-to-be-seen"
 ACCESS = {
@@ -25,6 +25,7 @@ ACCESS = {
     CREDENTIALS_FILE: json.dumps({"m": {"accessKeyId": "id", "secretAccessKey": SECRET, "sessionToken": ""}}),
     KEYS_FILE: "k" * 64,
 }
+WRITING = csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "MULTI_NODE_MULTI_WRITER"})
 
 
 @pytest.fixture
@@ -111,6 +112,41 @@ def test_secrets_are_nowhere_to_be_seen(kubelet: Kubelet) -> None:
     kubelet.unstage()
 
 
+def test_volumes_are_made_of_datasets_and_outlive_the_plugin(kubelet: Kubelet) -> None:
+    """The same name gives the same volume after a restart; clones, foreign Secrets and writers are refused."""
+    uid = "11111111-2222-3333-4444-555555555555"
+    texts = {DATASET_FILE: json.dumps({**DOCUMENT.to_json(), "uid": uid})}
+    fields: dict[str, object] = {
+        "name": "pvc-1", "volume_capabilities": [READING], "parameters": {"dataset": "data"}, "secrets": texts
+    }  # fmt: skip
+
+    def create(**changes: object) -> csi_pb2.Volume:
+        request = csi_pb2.CreateVolumeRequest(**(fields | changes))  # type: ignore[arg-type]
+        return kubelet.call("/csi.v1.Controller/CreateVolume", request, csi_pb2.CreateVolumeResponse).volume
+
+    def validate(capability: csi_pb2.VolumeCapability) -> csi_pb2.ValidateVolumeCapabilitiesResponse:
+        request = csi_pb2.ValidateVolumeCapabilitiesRequest(volume_id=made.volume_id, volume_capabilities=[capability])
+        answer = csi_pb2.ValidateVolumeCapabilitiesResponse
+        return kubelet.call("/csi.v1.Controller/ValidateVolumeCapabilities", request, answer)
+
+    made = create()
+    kubelet.end()
+    kubelet.start()
+
+    assert create() == made
+    assert made.volume_context[DATASET_UID] == uid
+    assert validate(READING).HasField("confirmed")
+    assert "ReadOnlyMany" in validate(WRITING).message
+    refused: list[dict[str, object]] = [
+        {"volume_capabilities": [WRITING]}, {"parameters": {"dataset": "other"}}, {"parameters": {}},
+        {"parameters": {"source": "s3://bucket"}}, {"secrets": {}}, {"volume_content_source": {}},
+    ]  # fmt: skip
+    for changes in refused:
+        with pytest.raises(grpc.RpcError) as caught:
+            create(**changes)
+        assert code_of(caught) is grpc.StatusCode.INVALID_ARGUMENT, changes
+
+
 def test_symlinks_and_foreign_paths_are_refused(kubelet: Kubelet, tmp_path: Path) -> None:
     """A pod that swaps its folder for a symlink gets nothing mounted elsewhere."""
     victim = tmp_path / "victim"
@@ -139,6 +175,8 @@ def test_bad_requests_say_what_to_do(kubelet: Kubelet) -> None:
         ({"volume_context": {DATASET_UID: UID}}, grpc.StatusCode.INVALID_ARGUMENT, WORKER_SERVICE),
         ({"volume_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "no volume"),
         ({"volume_capability": csi_pb2.VolumeCapability(block={})}, grpc.StatusCode.INVALID_ARGUMENT, "Block"),
+        ({"volume_capability": None}, grpc.StatusCode.INVALID_ARGUMENT, "no volume capability"),
+        ({"volume_capability": WRITING}, grpc.StatusCode.INVALID_ARGUMENT, "ask for ReadOnlyMany"),
     ]
     for changes, code, sentence in cases:
         with pytest.raises(grpc.RpcError) as caught:

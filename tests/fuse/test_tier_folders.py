@@ -46,7 +46,7 @@ class Kubelet:
         attributes = {TIER_PATH: path, RUNTIME_UID: UID, POD_NAMESPACE: "ml", POD_NAME: "data-worker-0"}
         request = csi_pb2.NodePublishVolumeRequest(
             volume_id=VOLUME, target_path=str(self.target), volume_context=attributes,
-            volume_capability=csi_pb2.VolumeCapability(mount={}),
+            volume_capability=csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "SINGLE_NODE_WRITER"}),
         )  # fmt: skip
         with grpc.insecure_channel(f"unix://{self.paths.socket}") as channel:
             channel.unary_unary(

@@ -1,78 +1,23 @@
-"""The CSI and registration services: requests in, ``Volumes`` called, errors as gRPC codes.
-
-The services are registered by tables of methods, so that only messages are generated code.
-"""
+"""The CSI services of a node, and its registration: requests in, ``Volumes`` called."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from forebay import _version
 from forebay_node.csi import csi_pb2, registration_pb2
+from forebay_node.csi.calls import unary
+from forebay_node.csi.capabilities import check
 from forebay_node.tier_folders import TierFolders, is_tier
-from forebay_node.volumes import (
-    VolumeBusy,
-    VolumeNotFound,
-    VolumeNotStaged,
-    VolumeRequest,
-    Volumes,
-)
-from forebay_protocol.errors import ForebayError, InvalidRequest, Unauthorized, WorkerUnavailable
+from forebay_node.volumes import VolumeRequest, Volumes
 from forebay_protocol.volume import DRIVER_NAME
 
 MAX_VOLUMES = 1000
 """Datasets that one node may have mounted; each costs a process."""
 
-In = TypeVar("In", bound=Message)
-Out = TypeVar("Out", bound=Message)
-
-_CODES: tuple[tuple[type[ForebayError], grpc.StatusCode], ...] = (
-    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
-    (VolumeBusy, grpc.StatusCode.ABORTED),
-    (VolumeNotStaged, grpc.StatusCode.FAILED_PRECONDITION),
-    (VolumeNotFound, grpc.StatusCode.NOT_FOUND),
-    (Unauthorized, grpc.StatusCode.UNAUTHENTICATED),
-    (WorkerUnavailable, grpc.StatusCode.UNAVAILABLE),
-)
-
 _log = logging.getLogger(__name__)
-
-
-def status_code(error: ForebayError) -> grpc.StatusCode:
-    """The gRPC code of an error."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-
-
-def _unary(request_type: type[In], method: Callable[[In], Out]) -> "grpc.RpcMethodHandler[In, Out]":
-    """Wrap a method that raises ForebayError or OSError into a gRPC handler."""
-
-    def behaviour(request: In, context: grpc.ServicerContext) -> Out:
-        try:
-            return method(request)
-        except ForebayError as error:
-            _refuse(context, status_code(error), error.message, request)
-        except OSError as error:
-            _refuse(context, grpc.StatusCode.INTERNAL, f"{error.strerror}: {error.filename}", request)
-
-    return grpc.unary_unary_rpc_method_handler(
-        behaviour, request_deserializer=request_type.FromString, response_serializer=lambda out: out.SerializeToString()
-    )
-
-
-def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, message: str, request: Message) -> NoReturn:
-    # Only the request's kind: its fields hold secrets.
-    _log.warning("%s: %s: %s", type(request).__name__, code.name, message)
-    context.abort(code, message)
-    raise AssertionError("abort returns never")
-
-
-def _refuse_block(capability: csi_pb2.VolumeCapability) -> None:
-    if capability.WhichOneof("access_type") == "block":
-        raise InvalidRequest("a dataset is a file system; volumeMode Block cannot be had")
 
 
 class IdentityService:
@@ -83,8 +28,10 @@ class IdentityService:
         return csi_pb2.GetPluginInfoResponse(name=DRIVER_NAME, vendor_version=_version.__version__)
 
     def capabilities(self, _request: csi_pb2.GetPluginCapabilitiesRequest) -> csi_pb2.GetPluginCapabilitiesResponse:
-        """None: there is no controller."""
-        return csi_pb2.GetPluginCapabilitiesResponse()
+        """A controller answers at the same socket."""
+        service = csi_pb2.PluginCapability.Service
+        capability = csi_pb2.PluginCapability(service=service(type=service.CONTROLLER_SERVICE))
+        return csi_pb2.GetPluginCapabilitiesResponse(capabilities=[capability])
 
     def probe(self, _request: csi_pb2.ProbeRequest) -> csi_pb2.ProbeResponse:
         """Whoever answers is ready."""
@@ -95,9 +42,9 @@ class IdentityService:
         return grpc.method_handlers_generic_handler(
             "csi.v1.Identity",
             {
-                "GetPluginInfo": _unary(csi_pb2.GetPluginInfoRequest, self.info),
-                "GetPluginCapabilities": _unary(csi_pb2.GetPluginCapabilitiesRequest, self.capabilities),
-                "Probe": _unary(csi_pb2.ProbeRequest, self.probe),
+                "GetPluginInfo": unary(csi_pb2.GetPluginInfoRequest, self.info),
+                "GetPluginCapabilities": unary(csi_pb2.GetPluginCapabilitiesRequest, self.capabilities),
+                "Probe": unary(csi_pb2.ProbeRequest, self.probe),
             },
         )
 
@@ -113,7 +60,7 @@ class NodeService:
 
     def stage(self, request: csi_pb2.NodeStageVolumeRequest) -> csi_pb2.NodeStageVolumeResponse:
         """Mount once for the node."""
-        _refuse_block(request.volume_capability)
+        check([request.volume_capability] if request.HasField("volume_capability") else [])
         self._volumes.stage(
             VolumeRequest(
                 volume_id=request.volume_id, staging_path=request.staging_target_path,
@@ -129,7 +76,7 @@ class NodeService:
 
     def publish(self, request: csi_pb2.NodePublishVolumeRequest) -> csi_pb2.NodePublishVolumeResponse:
         """Bind for one pod: a dataset, or a folder of the node for a cache worker."""
-        _refuse_block(request.volume_capability)
+        check([request.volume_capability] if request.HasField("volume_capability") else [])
         if is_tier(request.volume_context):
             with self._volumes.at(request.volume_id, request.target_path) as target:
                 self._tiers.publish(request.volume_context, target)
@@ -173,13 +120,13 @@ class NodeService:
         return grpc.method_handlers_generic_handler(
             "csi.v1.Node",
             {
-                "NodeStageVolume": _unary(csi_pb2.NodeStageVolumeRequest, self.stage),
-                "NodeUnstageVolume": _unary(csi_pb2.NodeUnstageVolumeRequest, self.unstage),
-                "NodePublishVolume": _unary(csi_pb2.NodePublishVolumeRequest, self.publish),
-                "NodeUnpublishVolume": _unary(csi_pb2.NodeUnpublishVolumeRequest, self.unpublish),
-                "NodeGetVolumeStats": _unary(csi_pb2.NodeGetVolumeStatsRequest, self.stats),
-                "NodeGetCapabilities": _unary(csi_pb2.NodeGetCapabilitiesRequest, self.capabilities),
-                "NodeGetInfo": _unary(csi_pb2.NodeGetInfoRequest, self.info),
+                "NodeStageVolume": unary(csi_pb2.NodeStageVolumeRequest, self.stage),
+                "NodeUnstageVolume": unary(csi_pb2.NodeUnstageVolumeRequest, self.unstage),
+                "NodePublishVolume": unary(csi_pb2.NodePublishVolumeRequest, self.publish),
+                "NodeUnpublishVolume": unary(csi_pb2.NodeUnpublishVolumeRequest, self.unpublish),
+                "NodeGetVolumeStats": unary(csi_pb2.NodeGetVolumeStatsRequest, self.stats),
+                "NodeGetCapabilities": unary(csi_pb2.NodeGetCapabilitiesRequest, self.capabilities),
+                "NodeGetInfo": unary(csi_pb2.NodeGetInfoRequest, self.info),
             },
         )
 
@@ -210,7 +157,7 @@ class RegistrationService:
         return grpc.method_handlers_generic_handler(
             "pluginregistration.Registration",
             {
-                "GetInfo": _unary(registration_pb2.InfoRequest, self.info),
-                "NotifyRegistrationStatus": _unary(registration_pb2.RegistrationStatus, self.status),
+                "GetInfo": unary(registration_pb2.InfoRequest, self.info),
+                "NotifyRegistrationStatus": unary(registration_pb2.RegistrationStatus, self.status),
             },
         )

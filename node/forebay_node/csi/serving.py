@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 
 from forebay_node.csi import csi_pb2
+from forebay_node.csi.controller import ControllerService
 from forebay_node.csi.service import IdentityService, NodeService, RegistrationService
 from forebay_node.paths import NodePaths
 from forebay_node.tier_folders import TierFolders
@@ -23,7 +24,11 @@ class Plugin:
         self._paths = paths
         self._csi = grpc.server(ThreadPoolExecutor(_THREADS, "csi"))
         self._csi.add_generic_rpc_handlers(
-            (IdentityService().handler(), NodeService(node_name, volumes, tiers).handler())
+            (
+                IdentityService().handler(),
+                ControllerService().handler(),
+                NodeService(node_name, volumes, tiers).handler(),
+            )
         )
         self._registration = grpc.server(ThreadPoolExecutor(2, "registration"))
         self._registration.add_generic_rpc_handlers((RegistrationService(str(paths.socket)).handler(),))

@@ -11,7 +11,14 @@ from testkit.artifacts import complete_folder
 from testkit.golang import GoBuilder
 from testkit.progress import Progress
 from testkit.release import NotReachable, download, published_sha256
-from testkit.settings import COREDNS_VERSION, KUBERNETES_VERSION, MINIO_VERSION, VERSITYGW_VERSION, cache_folder
+from testkit.settings import (
+    COREDNS_VERSION,
+    CSI_SANITY_VERSION,
+    KUBERNETES_VERSION,
+    MINIO_VERSION,
+    VERSITYGW_VERSION,
+    cache_folder,
+)
 
 KUBERNETES_COMMANDS = (
     "kube-apiserver",
@@ -39,6 +46,7 @@ class Binaries:
     minio: Path
     versitygw: Path
     nginx: Path
+    csi_sanity: Path
 
     @property
     def programs(self) -> Path:
@@ -110,6 +118,10 @@ def fetch(progress: Progress, cache: Path | None = None) -> Binaries:
             cache / f"nginx-{_distribution()}-{architecture()}", ("usr/sbin/nginx",), source.nginx, progress
         )
         / "usr/sbin/nginx",
+        csi_sanity=complete_folder(
+            cache / f"csi-sanity-{CSI_SANITY_VERSION}", ("csi-sanity",), source.csi_sanity, progress
+        )
+        / "csi-sanity",
     )
     GoBuilder.discard_caches(cache, progress)
     return found
@@ -186,6 +198,14 @@ class Sources:
         cache = target / "go-cache"
         builder = GoBuilder(cache, self._progress)
         builder.install("versitygw", "github.com/versity/versitygw/cmd/versitygw", f"v{VERSITYGW_VERSION}", target)
+        GoBuilder.discard_caches(cache, self._progress)
+
+    def csi_sanity(self, target: Path) -> None:
+        """The conformance tests of the Container Storage Interface: always a build."""
+        cache = target / "go-cache"
+        builder = GoBuilder(cache, self._progress)
+        package = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"
+        builder.install("csi-sanity", package, f"v{CSI_SANITY_VERSION}", target)
         GoBuilder.discard_caches(cache, self._progress)
 
     def nginx(self, target: Path) -> None:

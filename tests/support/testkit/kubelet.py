@@ -21,6 +21,7 @@ from testkit.fuse_mount import eventually
 Out = TypeVar("Out", bound=Message)
 
 VOLUME = "forebay-uid"
+READING = csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "MULTI_NODE_READER_ONLY"})
 
 
 class Kubelet:
@@ -81,7 +82,7 @@ class Kubelet:
         """NodeStageVolume; ``changes`` replace fields."""
         fields: dict[str, object] = {
             "volume_id": VOLUME, "staging_target_path": str(self.staging), "secrets": self.secrets,
-            "volume_context": self.context, "volume_capability": csi_pb2.VolumeCapability(mount={}),
+            "volume_context": self.context, "volume_capability": READING,
         }  # fmt: skip
         request = csi_pb2.NodeStageVolumeRequest(**(fields | changes))  # type: ignore[arg-type]
         self.call("/csi.v1.Node/NodeStageVolume", request, csi_pb2.NodeStageVolumeResponse)
@@ -95,7 +96,7 @@ class Kubelet:
         """NodePublishVolume."""
         request = csi_pb2.NodePublishVolumeRequest(
             volume_id=VOLUME, staging_target_path=str(self.staging), target_path=str(target), readonly=True,
-            volume_context=self.context, secrets=secrets or {},
+            volume_context=self.context, secrets=secrets or {}, volume_capability=READING,
         )  # fmt: skip
         self.call("/csi.v1.Node/NodePublishVolume", request, csi_pb2.NodePublishVolumeResponse)
 

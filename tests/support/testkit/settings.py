@@ -12,6 +12,7 @@ KUBERNETES_VERSION = "1.34.4"
 COREDNS_VERSION = "1.11.4"
 MINIO_VERSION = "0.0.0-20260212201848-7aac2a2c5b7c"
 VERSITYGW_VERSION = "1.8.0"
+CSI_SANITY_VERSION = "5.6.0"
 MAX_NODES = 100
 PREFIX_LENGTH = 8
 """Linux allows 15 characters for an interface; the rest is for the node's number."""
