@@ -40,6 +40,10 @@ class Part(NamedTuple):
     source: str
 
 
+Deliver = Callable[[Part], None]
+"""Takes the part that somebody wants, in the thread that fetches: it must neither wait nor raise."""
+
+
 class Arrival:
     """One chunk that is being fetched. One thread fills it, any number wait for it."""
 
@@ -51,6 +55,7 @@ class Arrival:
         self.source = ""
         self._ready = 0
         self._instead: Arrival | None = None
+        self._first: tuple[int, int, Deliver] | None = None
         self._error: BaseException | None = None
         self._over = False
 
@@ -77,6 +82,16 @@ class Arrival:
                 self._sums += fresh
                 self._ready = whole
                 self._changed.notify_all()
+            self._deliver(buffer)
+
+    def deliver(self, within: int, length: int, deliver: Deliver) -> None:
+        """Before the flight begins: hand over this range as soon as it is there. It saves who fetches a hand-off."""
+        self._first = (within, length, deliver)
+
+    def _deliver(self, buffer: memoryview) -> None:
+        if self._first is not None and self._ready >= self._first[0] + self._first[1]:
+            (within, length, deliver), self._first = self._first, None
+            deliver(Part(buffer[within : within + length], sums_of(self.sums, within, length), self.source))
 
     def withdraw(self) -> None:
         """The memory is needed elsewhere; who has a part of it keeps that."""

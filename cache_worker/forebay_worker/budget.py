@@ -2,9 +2,40 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from forebay_protocol.errors import Overloaded
+from forebay_worker.arrival import Condition
 from forebay_worker.metrics import Metrics
+
+
+class Slots:
+    """A bound on how many do something at the same time. Thread-safe."""
+
+    def __init__(self, count: int, condition: Callable[[], Condition] = threading.Condition) -> None:
+        """So many at once."""
+        self._free = count
+        self._changed = condition()
+
+    def take(self) -> None:
+        """Wait for a slot, which is then ours."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0)
+            self._free -= 1
+
+    def try_take(self) -> bool:
+        """Take a slot if one is free."""
+        with self._changed:
+            if not self._free:
+                return False
+            self._free -= 1
+            return True
+
+    def give(self) -> None:
+        """The slot is free again."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
 
 
 class MemoryBudget:

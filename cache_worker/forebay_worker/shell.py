@@ -23,11 +23,11 @@ from forebay_protocol.errors import (
     Unauthorized,
     WorkerUnavailable,
 )
-from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion
+from forebay_protocol.keys import CHUNK_SIZE, ChunkKey, ObjectVersion, Span
 from forebay_protocol.ring import Member
 from forebay_protocol.wire import Flag, ReadRequest
-from forebay_worker.arrival import Arrival, Condition, Part
-from forebay_worker.budget import MemoryBudget
+from forebay_worker.arrival import Arrival, Condition, Deliver, Part
+from forebay_worker.budget import MemoryBudget, Slots
 from forebay_worker.membership import Membership
 from forebay_worker.metrics import Metrics
 from forebay_worker.origin import Origin
@@ -83,16 +83,20 @@ class ChunkShell:
         self._metrics = metrics
         self._budget = MemoryBudget(limits.fill_bytes, metrics)
         self._flights = Flights(made_of.condition)
+        self._slots = Slots(limits.fetchers, made_of.condition)
         self._fetch_executor = made_of.executor(limits.fetchers, "origin")
         self._pull_executor = made_of.executor(limits.fetchers, "pull")
         self.cache: Judged | None = None
         self.on_source_error: Callable[[SourceError], None] = lambda _: None
         self.on_kept: Callable[[ObjectVersion, int], None] = lambda _one, _number: None
 
-    def get(self, request: ReadRequest, announce: Callable[[], None] = lambda: None) -> Lease | Part:
+    def get(
+        self, request: ReadRequest, announce: Callable[[], None] = lambda: None, deliver: Deliver | None = None
+    ) -> Lease | Part | None:
         """The chunk from its tier, or the range of it from wherever it is; the caller releases a lease.
 
-        ``announce`` is called before the chunk is fetched.
+        ``announce`` is called before the chunk is fetched. With ``deliver``, the caller's thread may fetch the chunk:
+        then the range is handed to that as soon as it is there, and None is returned when all of the chunk is.
         """
         one, (number, within) = request.object, divmod(request.offset, CHUNK_SIZE)
         lease = self._lease(ChunkKey(one.object_id, number))
@@ -101,11 +105,47 @@ class ChunkShell:
         if request.flags & Flag.CACHED_ONLY:
             raise NotCached("the chunk is not in this worker's tiers")
         announce()
+        given: list[Part] = []
         try:
-            return self.fetch(one, number, request.flags).part(within, request.length, PATIENCE)
+            arrival = None
+            if deliver is not None:
+                arrival = self._lead(request, number, Span(within, request.length), given, deliver)
+            if given:
+                return None
+            return (arrival or self.fetch(one, number, request.flags)).part(within, request.length, PATIENCE)
         except SourceError as error:
             self.on_source_error(error)
             raise
+
+    def _lead(
+        self, request: ReadRequest, number: int, span: Span, given: list[Part], deliver: Deliver
+    ) -> Arrival | None:
+        """Fetch the chunk in this thread, if it comes from the store and nobody else does; None when it does not."""
+        one = request.object
+        owner, but = self._route(one, number, request.flags)
+        if owner is not None or not self._slots.try_take():
+            return None
+
+        def first(part: Part) -> None:
+            given.append(part)
+            deliver(part)
+
+        try:
+            return self._flights.lead(
+                ("origin", ChunkKey(one.object_id, number)), span, first,
+                lambda arrival: self._fill(arrival, one, number, but),
+            )  # fmt: skip
+        finally:
+            self._slots.give()
+
+    def _route(self, one: ObjectVersion, number: int, flags: Flag) -> tuple[Member | None, str]:
+        """Whom to pull the chunk from (None: it is for us to fetch), and who is not to be asked for it."""
+        owner = self._membership.owner(ChunkKey(one.object_id, number))
+        if owner is None or owner.id == self._membership.id or flags & Flag.PEER:
+            return None, ""
+        if flags & Flag.INSTEAD or not self._peers.usable(owner, one, number):
+            return None, owner.id
+        return owner, ""
 
     def at_hand(self, one: ObjectVersion, number: int) -> Lease | None:
         """The chunk if it is in a tier and verified already; the caller releases the lease."""
@@ -124,12 +164,10 @@ class ChunkShell:
 
     def fetch(self, one: ObjectVersion, number: int, flags: Flag = Flag.NONE) -> Arrival:
         """Begin to fetch a chunk, or join who already does."""
+        owner, but = self._route(one, number, flags)
+        if owner is None:
+            return self._fly_to_origin(one, number, but=but)
         key = ChunkKey(one.object_id, number)
-        owner = self._membership.owner(key)
-        if owner is None or owner.id == self._membership.id or flags & Flag.PEER:
-            return self._fly_to_origin(one, number)
-        if flags & Flag.INSTEAD or not self._peers.usable(owner, one, number):
-            return self._fly_to_origin(one, number, but=owner.id)
         return self._flights.start(
             ("pull", key), self._pull_executor, lambda arrival: self._pull(arrival, owner, one, number)
         )
@@ -138,8 +176,16 @@ class ChunkShell:
         return self._flights.start(
             ("origin", ChunkKey(one.object_id, number)),
             self._fetch_executor,
-            lambda arrival: self._fill(arrival, one, number, but),
+            lambda arrival: self._fill_in_turn(arrival, one, number, but),
         )
+
+    def _fill_in_turn(self, arrival: Arrival, one: ObjectVersion, number: int, but: str) -> None:
+        """Wait for those who fetch in threads of their own: together with us they are no more than may be."""
+        self._slots.take()
+        try:
+            self._fill(arrival, one, number, but)
+        finally:
+            self._slots.give()
 
     def _pull(self, arrival: Arrival, owner: Member, one: ObjectVersion, number: int) -> None:
         start = time.monotonic()

@@ -1,18 +1,19 @@
-"""Single flight on executors: whoever wants the same chunk at the same time shares one fetching of it."""
+"""Single flight: whoever wants the same chunk at the same time shares one fetching of it."""
 
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
 
 from forebay_protocol.errors import WorkerUnavailable
-from forebay_worker.arrival import Arrival, Condition
+from forebay_protocol.keys import Span
+from forebay_worker.arrival import Arrival, Condition, Deliver
 
 Work = Callable[[Arrival], None]
 """Fetches a chunk and says to its arrival how far that has come."""
 
 
 class Flights:
-    """Chunks under way by key. Unlike ``forebay.flight`` nobody's thread does the work for the others."""
+    """Chunks under way by key."""
 
     def __init__(self, condition: Callable[[], Condition] = threading.Condition) -> None:
         """Nothing is under way. ``condition`` makes what those wait at who want a chunk."""
@@ -22,16 +23,32 @@ class Flights:
 
     def start(self, key: Hashable, executor: Executor, work: Work) -> Arrival:
         """The flight under way, or a new one."""
+        arrival, new = self._join(key)
+        if new:
+            try:
+                future = executor.submit(self._fly, key, arrival, work)
+            except RuntimeError:
+                self._end(key, arrival, _stopping())
+                raise
+            future.add_done_callback(lambda done: self._cancelled(key, arrival, done))
+        return arrival
+
+    def lead(self, key: Hashable, span: Span, deliver: Deliver, work: Work) -> Arrival:
+        """The flight under way; or a new one, over when this returns, that delivers this part of it on the way."""
+        arrival, new = self._join(key)
+        if new:
+            arrival.deliver(*span, deliver)
+            self._fly(key, arrival, work)
+        return arrival
+
+    def _join(self, key: Hashable) -> tuple[Arrival, bool]:
+        """The flight of that key, and whether it is new."""
         with self._lock:
             arrival = self._flights.get(key)
             if arrival is not None:
-                return arrival
-            arrival = Arrival(self._condition)
-            future = executor.submit(self._fly, key, arrival, work)
-            self._flights[key] = arrival
-        # Outside of the lock: a flight that has ended already calls back at once, in this thread.
-        future.add_done_callback(lambda done: self._cancelled(key, arrival, done))
-        return arrival
+                return arrival, False
+            arrival = self._flights[key] = Arrival(self._condition)
+            return arrival, True
 
     def _fly(self, key: Hashable, arrival: Arrival, work: Work) -> None:
         error: BaseException | None = None
@@ -43,7 +60,7 @@ class Flights:
 
     def _cancelled(self, key: Hashable, arrival: Arrival, done: "Future[None]") -> None:
         if done.cancelled():
-            self._end(key, arrival, WorkerUnavailable("this worker stops; ask another one"))
+            self._end(key, arrival, _stopping())
 
     def _end(self, key: Hashable, arrival: Arrival, error: BaseException | None) -> None:
         # First: whoever learns of the end and asks again begins anew.
@@ -53,3 +70,7 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._flights)
+
+
+def _stopping() -> WorkerUnavailable:
+    return WorkerUnavailable("this worker stops; ask another one")

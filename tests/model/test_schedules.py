@@ -72,12 +72,12 @@ class Outside:
     def __init__(self, schedule: Schedule, rng: random.Random, *, failing: bool) -> None:
         self._schedule = schedule
         self._rng = rng
-        self._failing = failing
+        self.failing = failing
         self.under_way: Counter[str] = Counter()
         self.fetched: Counter[str] = Counter()
 
     def _fails(self) -> bool:
-        return self._failing and self._rng.random() < 0.1
+        return self.failing and self._rng.random() < 0.1
 
     def read_into(self, one: ObjectVersion, _offset: int, buffer: memoryview, arrived: Arrived) -> None:
         """A request to the store, which fails before, in the middle of or after the answer."""
@@ -154,10 +154,14 @@ class Round:
             one = self.rng.choice(OBJECTS)
             span = self.rng.choice((Span(0, one.size), Span(0, BLOCK_SIZE), Span(BLOCK_SIZE, one.size - BLOCK_SIZE)))
             request = ReadRequest(0, one, *span, self.rng.choice((Flag.NONE, Flag.PEER)))
+            given: list[Part] = []
             try:
-                got = self.shell.get(request, self.schedule.step)
+                got = self.shell.get(request, self.schedule.step, self.rng.choice((None, given.append)))
             except (SourceUnavailable, WorkerUnavailable):
+                assert self.outside.failing
                 continue
+            assert [got, *given].count(None) == len(given) <= 1, "answered once, in one way"
+            got = given[0] if got is None else got
             if isinstance(got, Part):
                 self.schedule.step()
                 assert bytes(got.data) == body(one, 0)[span.offset :][: span.length]

@@ -131,3 +131,17 @@ def test_an_object_that_changes_in_the_middle_of_a_chunk_is_not_mixed(
         with pytest.raises(ObjectChanged):
             _read(worker, one, span)
     assert worker.status().cached_bytes == 0
+
+
+def test_who_fetches_a_chunk_goes_on_reading_meanwhile(make: Make, gate: _Gate) -> None:
+    """On one and the same connection: the thread that fetches the rest does not hold up its reader's next range."""
+    cluster = make().start(1)
+    one, worker = _big(cluster), cluster.workers[0]
+
+    with closing(worker.connect()) as connection:
+        for number in (0, 1, 7, 3):
+            block = bytearray(BLOCK_SIZE)
+            connection.read_into(ReadRequest(0, one, number * BLOCK_SIZE, BLOCK_SIZE), memoryview(block))
+            assert bytes(block) == OBJECTS[KEY][number * BLOCK_SIZE :][:BLOCK_SIZE]
+
+    assert not gate.opened.is_set()

@@ -114,7 +114,7 @@ class DataServer:
                 self._metrics.connections.set(len(self._connections))
             self._serve(stream, self._greet)
 
-    def _serve(self, stream: Stream, begin: Callable[[Stream], None]) -> None:
+    def _serve(self, stream: Stream, begin: Callable[[Stream], object]) -> None:
         """Let a thread do what begins the stream's service, and go on with it."""
         try:
             self._threads.submit(self._converse, stream, begin).add_done_callback(_report_bug)
@@ -122,25 +122,30 @@ class DataServer:
             # The process is stopping.
             self._end(stream)
 
-    def _converse(self, stream: Stream, begin: Callable[[Stream], None]) -> None:
+    def _converse(self, stream: Stream, begin: Callable[[Stream], object]) -> None:
         """Answer until the stream is quiet or asks for little; an encrypted one to its end: no poll sees into it."""
-        goes_on = False
+        afterwards: Callable[[Stream], None] | None = self._end
         try:
             begin(stream)
             small = 0
             while True:
                 asked = stream.next()
                 if asked is not None:
-                    self._answer(stream, asked)
-                    small = small + 1 if asked.length <= _SMALL else 0
+                    was_hit = self._answer(stream, asked)
+                    # The reactor could not answer what must be fetched.
+                    small = small + 1 if was_hit and asked.length <= _SMALL else 0
                 elif self._stopping or (small >= _SMALL_IN_A_ROW and not stream.secured) or not stream.receive():
                     break
-            goes_on = not stream.secured
+            if not stream.secured:
+                afterwards = self._reactor.watch
+        except _PassedOn:
+            afterwards = None
         except (Closed, OSError, InvalidRequest):
             # A broken or malformed stream cannot be answered any more; its end says so.
             pass
         finally:
-            (self._reactor.watch if goes_on else self._end)(stream)
+            if afterwards is not None:
+                afterwards(stream)
 
     def _end(self, stream: Stream) -> None:
         with self._lock:
@@ -184,7 +189,7 @@ class DataServer:
         except (Closed, OSError, InvalidRequest):
             self._drop(stream)
 
-    def _answer_small(self, stream: Stream, asked: Asked) -> Callable[[Stream], None] | None:
+    def _answer_small(self, stream: Stream, asked: Asked) -> Callable[[Stream], object] | None:
         """Answer a small hit; else what a thread has to do."""
         in_full = partial(self._answer, asked=asked)
         if asked.length > _SMALL or self._stopping:
@@ -201,8 +206,8 @@ class DataServer:
             lease.release()
             return in_full
         stream.quiet_since = time.monotonic()
-        self._count(request, self._tier_name(lease.tier), hit=True)
-        head = self._ok(request, sums_of(lease.sums, within, request.length))
+        self.count(request, self._tier_name(lease.tier), hit=True)
+        head = self.ok(request, sums_of(lease.sums, within, request.length))
         answer = _Answer(lease, head, within, request.length)
         try:
             whole = answer.send(stream)
@@ -221,7 +226,7 @@ class DataServer:
             answer.send(stream)
         finally:
             answer.lease.release()
-            self._no_longer_busy(stream)
+            self.no_longer_busy(stream)
 
     def _head(self, status: int, request_id: int, blocks: int, length: int, retry_after: float = 0.0) -> bytes:
         progress = self._progress
@@ -229,16 +234,24 @@ class DataServer:
             ResponseHead(status, blocks, request_id, progress.epoch(), progress.generation(), length, retry_after)
         )
 
-    def _ok(self, request: ReadRequest, sums: bytes) -> bytes:
+    def ok(self, request: ReadRequest, sums: bytes) -> bytes:
         """All of a response but its payload, of which these are the checksums."""
         return self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length) + sums
 
-    def _answer(self, stream: Stream, asked: Asked) -> None:
+    def _answer(self, stream: Stream, asked: Asked) -> bool:
+        """Answer a request, whatever that takes; whether it was a hit. _PassedOn when the stream is no longer ours."""
         self._busy.add(stream)
+        delivery: _Delivery | None = None
         try:
             request = _checked(stream, asked)
-            got = self._shell.get(request, lambda: self._announce(stream, request))
-            self._send(stream, request, got)
+            if request.length <= _SMALL and not stream.secured:
+                delivery = _Delivery(self, stream, request)
+            got = self._shell.get(request, lambda: self._announce(stream, request), delivery)
+            if got is not None:
+                self._send(stream, request, got)
+            elif delivery is not None:
+                delivery.finish()
+            return isinstance(got, Lease)
         except ForebayError as error:
             self._metrics.request_errors.labels(error.reason).inc()
             self._send_error(stream, asked.id, error)
@@ -248,9 +261,17 @@ class DataServer:
             # Executors refuse work once the process is stopping.
             self._send_error(stream, asked.id, WorkerUnavailable(f"this worker stops ({error})"))
         finally:
-            self._no_longer_busy(stream)
+            if delivery is None or not delivery.passed_on:
+                self.no_longer_busy(stream)
+        return False
 
-    def _no_longer_busy(self, stream: Stream) -> None:
+    def pass_on(self, stream: Stream) -> None:
+        """Let the reactor watch a stream whose thread has something else to do."""
+        self.no_longer_busy(stream)
+        self._reactor.watch(stream)
+
+    def no_longer_busy(self, stream: Stream) -> None:
+        """The answer is out."""
         self._busy.discard(stream)
         if self._stopping:
             with self._idle:
@@ -269,23 +290,24 @@ class DataServer:
 
     def _send(self, stream: Stream, request: ReadRequest, got: Lease | Part) -> None:
         if isinstance(got, Part):
-            stream.send_part(self._ok(request, got.sums))
+            stream.send_part(self.ok(request, got.sums))
             stream.socket.sendall(got.data)
-            self._count(request, got.source, hit=False)
+            self.count(request, got.source, hit=False)
             return
         within = request.offset % CHUNK_SIZE
-        head = self._ok(request, sums_of(got.sums, within, request.length))
+        head = self.ok(request, sums_of(got.sums, within, request.length))
         try:
             _Answer(got, head, within, request.length).send(stream)
         finally:
             got.release()
-        self._count(request, self._tier_name(got.tier), hit=True)
+        self.count(request, self._tier_name(got.tier), hit=True)
 
     def _tier_name(self, tier: int) -> str:
         cache = self._shell.cache
         return "" if cache is None else cache.store.medium(tier)
 
-    def _count(self, request: ReadRequest, place: str, *, hit: bool) -> None:
+    def count(self, request: ReadRequest, place: str, *, hit: bool) -> None:
+        """Count a response, from that place."""
         if request.flags & Flag.INSTEAD:
             self._metrics.instead_bytes.inc(request.length)
         if request.flags & Flag.PEER:
@@ -328,6 +350,51 @@ def _report_bug(service: Future[None]) -> None:
     error = service.exception() if not service.cancelled() else None
     if error is not None:
         _log.critical("a request failed", exc_info=(type(error), error, error.__traceback__))
+
+
+class _PassedOn(Exception):
+    """Another thread looks after the stream now."""
+
+
+class _Delivery:
+    """The answer to a request whose thread fetches the chunk itself: sent from within the fetch, without waiting.
+
+    The rest of the chunk may take long, so the stream is passed on, unless its reader did not take all of the answer
+    at once, or asks for more already.
+    """
+
+    __slots__ = ("_left", "_problem", "_request", "_server", "_stream", "passed_on")
+
+    def __init__(self, server: DataServer, stream: Stream, request: ReadRequest) -> None:
+        self._server = server
+        self._stream = stream
+        self._request = request
+        self._left: list[memoryview] = []
+        self._problem: OSError | None = None
+        self.passed_on = False
+
+    def __call__(self, part: Part) -> None:
+        head = self._server.ok(self._request, part.sums)
+        try:
+            sent = self._stream.send_now(head, part.data)
+        except OSError as error:
+            self._problem = error
+            return
+        self._server.count(self._request, part.source, hit=False)
+        if sent == len(head) + len(part.data) and self._stream.is_quiet:
+            self.passed_on = True
+            self._server.pass_on(self._stream)
+        else:
+            self._left = [memoryview(head)[sent:], part.data[max(0, sent - len(head)) :]]
+
+    def finish(self) -> None:
+        """After the fetch: send what is left. _PassedOn, or the OSError that sending met."""
+        if self.passed_on:
+            raise _PassedOn
+        if self._problem is not None:
+            raise self._problem
+        for piece in self._left:
+            self._stream.socket.sendall(piece)
 
 
 class _Answer:

@@ -69,6 +69,11 @@ class Stream:
         return self.socket.gettimeout() != 0
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether nothing of a further request has arrived yet."""
+        return not self._pending
+
+    @property
     def secured(self) -> bool:
         """Whether it speaks TLS."""
         return isinstance(self.socket, ssl.SSLSocket)
@@ -84,6 +89,13 @@ class Stream:
             self.socket.sendall(data, 0 if self.secured else socket.MSG_MORE)
             return len(data)
         return self.socket.send(data, socket.MSG_MORE)
+
+    def send_now(self, head: bytes, data: memoryview) -> int:
+        """Send as much as can be sent without waiting; how much."""
+        try:
+            return self.socket.sendmsg([head, data], [], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def send_file(self, fd: int, position: int, length: int) -> int:
         """Send some of a file; how much, 0 at its end."""

@@ -1,12 +1,15 @@
 """A chunk on its way into memory: who gets which part of it, and when."""
 
 import os
+import threading
 
 import pytest
 
 from forebay_protocol.errors import SourceUnavailable
-from forebay_protocol.keys import BLOCK_SIZE
-from forebay_worker.arrival import Arrival
+from forebay_protocol.keys import BLOCK_SIZE, Span
+from forebay_worker.arrival import Arrival, Part
+from forebay_worker.budget import Slots
+from forebay_worker.singleflight import Flights
 from forebay_worker.store.checksums import block_sums
 
 BODY = os.urandom(3 * BLOCK_SIZE + 100)
@@ -79,3 +82,38 @@ def test_another_flight_takes_over() -> None:
     other.end(SourceUnavailable("the store went away"))
     with pytest.raises(SourceUnavailable, match="went away"):
         arrival.part(BLOCK_SIZE, BLOCK_SIZE, 0)
+
+
+def test_who_fetches_for_itself_is_handed_its_range_on_the_way() -> None:
+    """Once, as soon as it is there, and before the flight goes on."""
+    flights = Flights()
+    given: list[Part] = []
+
+    def work(arrival: Arrival) -> None:
+        arrival.begin(memoryview(bytearray(BODY)), "store")
+        arrival.arrived(BLOCK_SIZE)
+        assert not given
+        arrival.arrived(2 * BLOCK_SIZE)
+        assert [bytes(part.data) for part in given] == [BODY[BLOCK_SIZE : 2 * BLOCK_SIZE]]
+        assert given[0].sums == block_sums(given[0].data)
+        arrival.arrived(len(BODY))
+
+    flights.lead("key", Span(BLOCK_SIZE, BLOCK_SIZE), given.append, work).wait(0)
+
+    assert len(given) == 1
+    assert len(flights) == 0
+
+
+def test_slots_are_handed_out_up_to_their_number() -> None:
+    """Who only tries is refused, who waits gets the next that is free."""
+    slots = Slots(1)
+    assert slots.try_take()
+    assert not slots.try_take()
+    waiter = threading.Thread(target=slots.take)
+    waiter.start()
+
+    slots.give()
+
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert not slots.try_take()
