@@ -43,6 +43,9 @@ class Part(NamedTuple):
 Deliver = Callable[[Part], None]
 """Takes the part that somebody wants, in the thread that fetches: it must neither wait nor raise."""
 
+Ended = Callable[[BaseException | None], None]
+"""Told how a flight ended; it must neither wait nor raise."""
+
 
 class Arrival:
     """One chunk that is being fetched. One thread fills it, any number wait for it."""
@@ -58,6 +61,7 @@ class Arrival:
         self._first: tuple[int, int, Deliver] | None = None
         self._error: BaseException | None = None
         self._over = False
+        self._afterwards: list[Ended] = []
 
     def begin(self, buffer: memoryview, source: str) -> None:
         """The chunk comes into this memory, from there; nothing of it has come yet."""
@@ -109,6 +113,17 @@ class Arrival:
         with self._changed:
             self._over, self._error = True, error
             self._changed.notify_all()
+            afterwards, self._afterwards = self._afterwards, []
+        for call in afterwards:
+            call(error)
+
+    def then(self, call: Ended) -> None:
+        """Tell of the end, in the flight's thread, or at once if it is over. Who is told so holds no memory of ours."""
+        with self._changed:
+            if not self._over:
+                self._afterwards.append(call)
+                return
+        call(self._error)
 
     @property
     def sums(self) -> bytes:

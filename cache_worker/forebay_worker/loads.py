@@ -7,7 +7,6 @@ plan. Requests survive restarts.
 
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,9 @@ from forebay_worker.shell import PATIENCE, ChunkShell
 ROUNDS = 5
 """How often missing chunks are tried before their files count as failed."""
 
-_IN_FLIGHT = 12
+_IN_FLIGHT = 24
+"""Chunks asked for at once: enough that those who fetch always find one to begin with."""
+
 _ROUND_PAUSE = 2.0
 _RETRY_PAUSE = 10.0
 _LOOK_PAUSE = 1.0
@@ -209,18 +210,13 @@ class Loads:
 
     def _fetch_all(self, load: Load, plan: LoadPlan, wanted: list[PlannedChunk]) -> dict[str, str]:
         """Fetch the chunks, several at once; returns what went wrong: messages by reason."""
-        failures: dict[str, str] = {}
-        under_way: deque[Arrival] = deque()
+        flights = _UnderWay()
         for chunk in wanted:
-            if load.stop.is_set() or self._is_stale(plan):
+            if load.stop.is_set() or self._is_stale(plan) or not flights.has_room():
                 break
             if not self._is_here(chunk.key):
-                under_way.append(self._shell.fetch(chunk.object, chunk.number))
-            if len(under_way) >= _IN_FLIGHT:
-                _settle(under_way.popleft(), failures)
-        for flight in under_way:
-            _settle(flight, failures)
-        return failures
+                flights.add(self._shell.fetch(chunk.object, chunk.number))
+        return flights.settle()
 
     def _is_here(self, key: ChunkKey) -> bool:
         """Whether the chunk is here, verifying it when nobody has since the start."""
@@ -239,10 +235,46 @@ class Loads:
                 load.stop.set()
 
 
-def _settle(flight: Arrival, failures: dict[str, str]) -> None:
-    try:
-        flight.wait(2 * PATIENCE)
-    except ForebayError as error:
-        failures[error.reason] = error.message
-    except TimeoutError:
-        failures["TimedOut"] = "a chunk did not arrive in time"
+class _UnderWay:
+    """A load's flights, a bounded number at once, in whatever order they end; holds nothing of what they brought."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._failures: dict[str, str] = {}
+        self._bug: BaseException | None = None
+
+    def has_room(self) -> bool:
+        """Wait until one more may begin; whether it may."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count < _IN_FLIGHT, 2 * PATIENCE) or self._timed_out()
+
+    def add(self, flight: Arrival) -> None:
+        """One more."""
+        with self._changed:
+            self._count += 1
+        flight.then(self._ended)
+
+    def _ended(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._count -= 1
+            if isinstance(error, ForebayError):
+                self._failures[error.reason] = error.message
+            elif isinstance(error, TimeoutError):
+                self._timed_out()
+            elif error is not None:
+                self._bug = error
+            self._changed.notify_all()
+
+    def _timed_out(self) -> bool:
+        self._failures["TimedOut"] = "a chunk did not arrive in time"
+        return False
+
+    def settle(self) -> dict[str, str]:
+        """Wait until all have ended; what went wrong: messages by reason."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._count, 2 * PATIENCE):
+                self._timed_out()
+            if self._bug is not None:
+                raise self._bug
+            return dict(self._failures)

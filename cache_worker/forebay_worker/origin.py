@@ -45,6 +45,19 @@ class _MeasuredMeter(Meter):
         self._metrics.origin_bytes.inc(count)
 
 
+class _Opened:
+    """A mount's source, and the prefix of all its keys."""
+
+    def __init__(self, source: Source, prefix: str) -> None:
+        self.source = source
+        self.prefix = prefix
+        self.stream_into = source.stream_into if isinstance(source, Streaming) else self._whole
+
+    def _whole(self, key: str, version: str, size: int, offset: int, buffer: memoryview, arrived: Arrived) -> None:
+        self.source.read_into(key, version, size, offset, buffer)
+        arrived(len(buffer))
+
+
 class Origin:
     """Reads ranges of object versions from the store that the mount names. Thread-safe."""
 
@@ -54,7 +67,7 @@ class Origin:
         self._grant = grant
         self._meter = _MeasuredMeter(metrics)
         self._lock = threading.Lock()
-        self._sources: dict[str, tuple[Source | InvalidRequest, str]] = {}
+        self._sources: dict[str, _Opened | InvalidRequest] = {}
         self._problems: dict[str, Problem] = {}
 
     @property
@@ -70,50 +83,46 @@ class Origin:
             self._problems.clear()
         _close(former)
 
-    def _opened(self, mount: MountSpec, access: Access) -> tuple[Source | InvalidRequest, str]:
-        """A mount's source and key prefix; what is wrong with it is kept for those who use it."""
+    def _opened(self, mount: MountSpec, access: Access) -> "_Opened | InvalidRequest":
+        """A mount's source; what is wrong with it is kept for those who use it."""
         credentials = access.credentials.get(mount.name)
         try:
             gate = Gate(mount.limits, self._share)
             source = open_source(mount, credentials, gate, self._grant, self._meter)
-            return source, parse_source(mount.source).key_prefix
+            return _Opened(source, parse_source(mount.source).key_prefix)
         except InvalidRequest as error:
-            return error, ""
+            return error
 
     def source(self, mount: str) -> Source:
         """A mount's store."""
-        return self._of(mount)[0]
+        return self._of(mount).source
 
-    def _of(self, mount: str) -> tuple[Source, str]:
+    def _of(self, mount: str) -> "_Opened":
         with self._lock:
             if not self._sources:
                 raise Overloaded("this worker has no sources yet", retry_after=1.0)
             if mount not in self._sources:
                 raise InvalidRequest(f"the dataset has no mount {mount!r}")
-            source, prefix = self._sources[mount]
-        if isinstance(source, InvalidRequest):
-            raise source
-        return source, prefix
+            opened = self._sources[mount]
+        if isinstance(opened, InvalidRequest):
+            raise opened
+        return opened
 
-    def _holding(self, one: ObjectVersion) -> tuple[Source, str]:
-        """The source of an object and its mount's prefix; InvalidRequest for what no listing of it can have named."""
-        source, prefix = self._of(one.mount)
-        if not one.key.startswith(prefix):
+    def _holding(self, one: ObjectVersion) -> "_Opened":
+        """The source of an object; InvalidRequest for what no listing of it can have named."""
+        opened = self._of(one.mount)
+        if not one.key.startswith(opened.prefix):
             raise InvalidRequest("the key lies outside of its mount")
         if not (one.version.isascii() and one.version.isprintable()):
             # It becomes part of a request to the store.
             raise InvalidRequest("the version is none that a store tells")
-        return source, prefix
+        return opened
 
     def read_into(self, one: ObjectVersion, offset: int, buffer: memoryview, arrived: Arrived) -> None:
         """Fill the buffer from the store; a key outside of the mount's prefix is refused."""
-        source, _ = self._holding(one)
+        opened = self._holding(one)
         try:
-            if isinstance(source, Streaming):
-                source.stream_into(one.key, one.version, one.size, offset, buffer, arrived)
-            else:
-                source.read_into(one.key, one.version, one.size, offset, buffer)
-                arrived(len(buffer))
+            opened.stream_into(one.key, one.version, one.size, offset, buffer, arrived)
         except SourceError as error:
             self._note(one.mount, None if isinstance(error, ObjectMissing | ObjectChanged) else error)
             raise
@@ -121,11 +130,12 @@ class Origin:
 
     def newest(self, one: ObjectVersion) -> Listing | None:
         """The object as its store has it now; None when it is gone."""
-        return newest(*self._holding(one), one)
+        opened = self._holding(one)
+        return newest(opened.source, opened.prefix, one)
 
     def digest(self, one: ObjectVersion) -> Digest | None:
         """What the store says of a whole object, where that protects more than the transport does."""
-        source, _ = self._holding(one)
+        source = self._holding(one).source
         return source.digest(one.key, one.version) if isinstance(source, Digesting) else None
 
     def _note(self, mount: str, error: SourceError | None) -> None:
@@ -164,7 +174,7 @@ class Origin:
         _close(sources)
 
 
-def _close(sources: dict[str, tuple[Source | InvalidRequest, str]]) -> None:
-    for source, _ in sources.values():
-        if not isinstance(source, InvalidRequest):
-            source.close()
+def _close(sources: dict[str, _Opened | InvalidRequest]) -> None:
+    for opened in sources.values():
+        if not isinstance(opened, InvalidRequest):
+            opened.source.close()

@@ -45,10 +45,12 @@ class SparseFiles:
 
     def write(self, key: ChunkKey, data: memoryview) -> None:
         """Put a whole chunk at its place."""
-        path = self.path(key.object_id)
         with self._stripe(key.object_id):
-            path.parent.mkdir(exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fd = self._open_to_write(key.object_id)
+            except FileNotFoundError:
+                self.path(key.object_id).parent.mkdir(exist_ok=True)
+                fd = self._open_to_write(key.object_id)
         try:
             position = 0
             while position < len(data):
@@ -56,10 +58,16 @@ class SparseFiles:
         finally:
             os.close(fd)
 
+    def _open_to_write(self, object_id: str) -> int:
+        return os.open(self._name(object_id), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _name(self, object_id: str) -> str:
+        # No Path: this is on the way of every hit and every fill, and making one costs more than opening the file.
+        return f"{self._root}/{object_id[:2]}/{object_id}"
+
     def open(self, object_id: str) -> int:
         """A descriptor to read an object's file; the caller closes it."""
-        # No Path: this is on the way of every hit, and making one costs more than opening the file.
-        return os.open(f"{self._root}/{object_id[:2]}/{object_id}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self._name(object_id), os.O_RDONLY | os.O_CLOEXEC)
 
     def remove(self, key: ChunkKey, length: int, in_use: Callable[[], bool]) -> None:
         """Free a chunk's room; the file goes too unless ``in_use`` says that other chunks are in it."""

@@ -200,7 +200,8 @@ class HttpConnection:
             if position:
                 arrived(position)
             while position < len(buffer):
-                self._wake_after(min(len(buffer) - position, _MOST_COLLECTED if position >= _FIRST else _FIRST))
+                collected = _MOST_COLLECTED if position >= _FIRST else _FIRST - position
+                self._wake_after(min(len(buffer) - position, collected))
                 sock.settimeout(deadline.need(self._patience.stall_seconds))
                 count = self._receive_into(sock, buffer[position:])
                 if not count:
