@@ -93,6 +93,11 @@ class Versions(NamedTuple):
 
     def at(self, data: Readable, row: int) -> str:
         """One version."""
+        if self.is_md5:
+            start = self.offset + row * _MD5_BYTES
+            raw = data[start : start + _MD5_BYTES]
+            if len(raw) == _MD5_BYTES:
+                return raw.hex()
         return self.rows(data, row, row + 1)[0]
 
     def rows(self, data: Readable, start: int, stop: int) -> list[str]:

@@ -29,6 +29,7 @@ class Directory:
         self._plain = range(record.first_block, record.first_block + record.plain_blocks)
         self._escaped = range(self._plain.stop, self._plain.stop + record.escaped_blocks)
         self._firsts: list[str] = []
+        self._blocks: dict[int, BlockRecord] = {}
 
     def number_of(self, name: str) -> int | None:
         """The file of that name; None also for what cannot be a name."""
@@ -44,7 +45,9 @@ class Directory:
             place = self._block_before(name)
             blocks = self._plain[place : place + 1]
         for number in blocks:
-            block = self._layout.block(number)
+            block = self._blocks.get(number)
+            if block is None:
+                block = self._blocks[number] = self._layout.block(number)
             names = self._layout.names(block)
             place = names.find(wanted)
             if place >= 0:

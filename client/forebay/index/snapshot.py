@@ -116,6 +116,7 @@ class Snapshot:
         self.mounts = tuple(place.name for place in self.places)
         self._place_of = {place.name: place for place in self.places}
         self._at_hand: dict[int, _Folder] = {}
+        self._by_inode: dict[int, _Folder] = {}
         self._inodes: FileInodes | None = None
         self._inodes_lock = threading.Lock()
 
@@ -132,16 +133,20 @@ class Snapshot:
             found = _Folder(self._layout, record, place)
             if len(self._at_hand) >= _FOLDERS_AT_HAND:
                 self._at_hand.clear()
+                self._by_inode.clear()
             self._at_hand[number] = found
         return found
 
     def _folder_of(self, inode: int) -> _Folder | None:
-        number = self._layout.folder_number(inode)
-        if number is None:
-            return None
-        folder = self._folder(number)
-        if folder.inode != inode:
-            raise ValueError("an inode that is another folder's")
+        folder = self._by_inode.get(inode)
+        if folder is None:
+            number = self._layout.folder_number(inode)
+            if number is None:
+                return None
+            folder = self._folder(number)
+            if folder.inode != inode:
+                raise ValueError("an inode that is another folder's")
+            self._by_inode[inode] = folder
         return folder
 
     def _folder_entry(self, path: str) -> Entry:

@@ -127,6 +127,8 @@ def check(snapshot: Snapshot, shown: dict[str, Entry], order: Sequence[str]) -> 
 @given(found=LISTINGS, pages=st.integers(1, 9))
 @example(found={"a": (1, "e", 1), "a!": (2, "e", 1), "a/b": (3, "e", 1)}, pages=1)
 @example(found={f"{name:03}": (1, "e", 1) for name in range(BLOCK + 1)}, pages=50)
+@example(found={"a": (1, "D41D8CD98F00B204E9800998ECF8427E", 1)}, pages=1)
+@example(found={"a": (1, "e", 1), "b/..": (1, "e", 1)}, pages=1)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_listing(tmp_path: Path, found: dict[str, tuple[int, str, int]], pages: int) -> None:
     """Awkward names, objects beside folders, versions of all kinds, extreme sizes and times."""
