@@ -21,7 +21,7 @@ LARGEST = 64 * 1024**3
 """The largest index that is unpacked, in bytes: of about a thousand million objects."""
 
 _HEAD = struct.Struct("<II")
-_LEVEL = 4
+_LEVEL = 1
 _WAITING = 32
 _SAMPLE = 4096
 _WORTH = 0.95

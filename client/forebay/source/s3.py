@@ -86,9 +86,15 @@ class S3Source:
     def _page(self, parameters: Mapping[str, str], prefix: str, limit: Deadline) -> Page:
         with self._exchange("", parameters, {}, limit, Attempt()) as answer:
             text = answer.text()
-            if answer.head.status != 200 or error_code(text):
+            if answer.head.status != 200:
                 raise self._refused(answer.head, text, "")
-            return parse_page(text, prefix)
+            try:
+                return parse_page(text, prefix)
+            except SourceInvalid:
+                # Only now, since pages are large: some stores send an error with status 200.
+                if error_code(text):
+                    raise self._refused(answer.head, text, "") from None
+                raise
 
     def read_into(self, key: str, version: str, size: int, offset: int, buffer: memoryview) -> None:
         """One range GET with If-Match; repeated where that can help, hedged where it takes long."""
