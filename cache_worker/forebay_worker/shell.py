@@ -34,6 +34,7 @@ from forebay_worker.origin import Origin
 from forebay_worker.peers import Peers
 from forebay_worker.singleflight import Flights
 from forebay_worker.store.checksums import block_sums
+from forebay_worker.store.places import Place
 from forebay_worker.store.tiered import ChunkStore, Judge, Lease
 
 PATIENCE = 25.0
@@ -157,6 +158,17 @@ class ChunkShell:
         cache = self.cache
         if cache is not None:
             cache.store.awaited(ChunkKey(one.object_id, number), reader)
+
+    def lease_again(self, place: Place) -> Lease | None:
+        """The chunk at a place where it was found before; None when it is not there any more. Told by ``touch``."""
+        cache = self.cache
+        return None if cache is None else cache.store.lease_again(place)
+
+    def touch(self, places: list[Place]) -> None:
+        """Readers have read there, once each."""
+        cache = self.cache
+        if cache is not None:
+            cache.store.touch(places)
 
     def _lease(self, key: ChunkKey) -> Lease | None:
         cache = self.cache

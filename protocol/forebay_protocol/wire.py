@@ -29,6 +29,10 @@ from forebay_protocol.keys import ObjectVersion
 HELLO = struct.Struct(">4sI")
 REQUEST = struct.Struct(">4sBBHIQQI")
 RESPONSE = struct.Struct(">4sBBHIQQI")
+_ID_START, _ID_END = 8, 12
+"""Where the id is, in requests and in responses."""
+_NEWS = struct.Struct(">QQ")
+_NEWS_END = _ID_END + _NEWS.size
 HELLO_MAGIC = b"FBH1"
 REQUEST_MAGIC = b"FBR1"
 RESPONSE_MAGIC = b"FBS1"
@@ -138,6 +142,18 @@ def encode_response(head: ResponseHead) -> bytes:
     return RESPONSE.pack(
         RESPONSE_MAGIC, head.status, pause, head.blocks, head.id, head.epoch, head.generation, head.length
     )
+
+
+def without_id(raw: bytes) -> bytes:
+    """What is the same in every repeat of an encoded request."""
+    return raw[:_ID_START] + raw[_ID_END:]
+
+
+def repeat_of_response(response: bytes, request: bytes, epoch: int, generation: int) -> bytes:
+    """The beginning of an encoded response, answering another encoded request with what is new."""
+    return b"".join((
+        response[:_ID_START], request[_ID_START:_ID_END], _NEWS.pack(epoch, generation), response[_NEWS_END:]
+    ))  # fmt: skip
 
 
 def decode_response(raw: bytes) -> ResponseHead:

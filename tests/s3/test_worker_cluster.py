@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from forebay_protocol.dataset import Credentials
 from forebay_protocol.errors import InvalidRequest, NotCached, ObjectChanged, Unauthorized
 from forebay_protocol.keys import BLOCK_SIZE, ObjectVersion
 from forebay_protocol.ring import Layout
-from forebay_protocol.wire import Flag
+from forebay_protocol.wire import Flag, ReadRequest
 from testkit.buckets import Bucket
 from testkit.sample_cluster import OBJECTS, TOTAL, Make, document, read_all, versions
 from testkit.store_proxy import StoreProxy
@@ -242,6 +243,27 @@ def test_pipelined_requests_are_answered_in_order(make: Make) -> None:
     body = OBJECTS[one.key]
     expected = [body[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE] for number in range(10) if number != 4]
     assert [head[2] for head in heads[1:] if head[1] == 0] == expected
+
+
+def test_what_is_read_again_is_right_counted_and_tells_the_newest_epoch(make: Make) -> None:
+    """Small and large ranges over and over on one stream, while the ring changes."""
+    cluster = make(refresh=None).start(1)
+    worker = cluster.workers[0]
+    objects = [one for one in versions(cluster.wait_for_index()).values() if one.size]
+    hits = 0
+    with closing(worker.connect()) as connection:
+        for turn in range(5):
+            for one in objects:
+                whole = memoryview(bytearray(one.size))
+                for number in one.chunks():
+                    span = one.chunk_span(number)
+                    connection.read_into(ReadRequest(0, one, *span), whole[span.offset : span.end])
+                assert whole == OBJECTS[one.key], one.key
+                hits += one.size if turn else 0
+            assert connection.last_head is not None
+            assert connection.last_head.epoch == cluster.epoch
+            cluster.publish()
+    eventually(lambda: worker.status().window_hit_bytes == hits, timeout=10, what="all hits are counted")
 
 
 def test_another_dataset_starts_empty(make: Make) -> None:

@@ -62,12 +62,23 @@ class CacheState:
         if chunk is not None:
             chunk.pins += 1
             if touch:
-                room = self._room_for_chunks()
-                self._duel.read(key, chunk.length, room)
-                self._placement.read(chunk, room)
-                self._placement.passes(chunk.length)
-                self._order.touch(chunk, keeping=self._duel.keeping)
+                self.touch(chunk)
         return chunk
+
+    def touch(self, chunk: Chunk) -> None:
+        """A reader wants a chunk that may be read."""
+        room = self._room_for_chunks()
+        self._duel.read(chunk.key, chunk.length, room)
+        self._placement.read(chunk, room)
+        self._placement.passes(chunk.length)
+        self._order.touch(chunk, keeping=self._duel.keeping)
+
+    def unpin(self, chunk: Chunk, tier: int) -> list[Instruction]:
+        """As Released of a chunk that was pinned in this tier; nearly free where nothing follows from it."""
+        if chunk.damaged or chunk.tier != tier or self._files.doomed:
+            return self.handle(ev.Released(chunk.key, tier))
+        chunk.pins -= 1
+        return []
 
     def awaited(self, key: ChunkKey, reader: str) -> None:
         """A reader waits for a chunk that is not here; who reads together tells for how long new chunks are wanted."""

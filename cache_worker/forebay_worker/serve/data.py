@@ -7,7 +7,6 @@ as one such request follows the other. Requests on one stream are answered in th
 """
 
 import contextlib
-import errno
 import socket
 import ssl
 import threading
@@ -25,7 +24,10 @@ from forebay_protocol.wire import Flag, ReadRequest, ResponseHead
 from forebay_worker.access import Admission
 from forebay_worker.arrival import Part
 from forebay_worker.metrics import Metrics
+from forebay_worker.serve.accounts import Accounts
+from forebay_worker.serve.answers import Answer, Rest
 from forebay_worker.serve.reactor import Reactor
+from forebay_worker.serve.repeats import Known, Repeats
 from forebay_worker.serve.stream import LINGER_SECONDS, Asked, Closed, Stream
 from forebay_worker.shell import ChunkShell
 from forebay_worker.store.checksums import sums_of
@@ -35,11 +37,13 @@ from forebay_worker.window import ServedWindow
 _HELLO_SECONDS = 10.0
 _IDLE_SECONDS = 300.0
 _BACKLOG = 256
-_PIECE = 256 * 1024
 _ACCEPT_PAUSE = 0.1
 
 _SMALL = 128 * 1024
 """Answers up to that size are sent by the reactor."""
+
+_COPIED = BLOCK_SIZE
+"""Repeats of at most so many bytes are copied rather than passed on within the kernel."""
 
 _SMALL_IN_A_ROW = 4
 """After so many small requests a thread gives a stream back."""
@@ -77,7 +81,7 @@ class DataServer:
         self._admit = admit
         self._progress = progress
         self._metrics = metrics
-        self._window = window
+        self.accounts = Accounts(shell, metrics, window)
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -87,7 +91,10 @@ class DataServer:
         self._listener: socket.socket | None = None
         # Threads are kept for the next busy stream. Those that are refused need one too, for a moment.
         self._threads = ThreadPoolExecutor(max_connections + _BACKLOG, "data")
-        self._reactor = Reactor(self._speaks, self._drop, _IDLE_SECONDS)
+        self._reactor = Reactor(self._speaks, self._drop, _IDLE_SECONDS, self._round_ends)
+        self._repeats = Repeats()
+        self._repeated: list[Known] = []
+        self._room = memoryview(bytearray(wire.RESPONSE.size + 4 + _COPIED))
 
     def start(self, address: str, port: int) -> int:
         """Begin to accept; returns the port."""
@@ -124,16 +131,19 @@ class DataServer:
 
     def _converse(self, stream: Stream, begin: Callable[[Stream], object]) -> None:
         """Answer until the stream is quiet or asks for little; an encrypted one to its end: no poll sees into it."""
-        afterwards: Callable[[Stream], None] | None = self._end
+        afterwards: Callable[[Stream], object] | None = self._end
         try:
             begin(stream)
             small = 0
             while True:
-                asked = stream.next()
+                length = self._repeat(stream)
+                asked, was_hit = stream.next() if length is None else None, True
                 if asked is not None:
                     was_hit = self._answer(stream, asked)
                     # The reactor could not answer what must be fetched.
-                    small = small + 1 if was_hit and asked.length <= _SMALL else 0
+                    length = asked.length
+                if length is not None:
+                    small = small + 1 if was_hit and length <= _SMALL else 0
                 elif self._stopping or (small >= _SMALL_IN_A_ROW and not stream.secured) or not stream.receive():
                     break
             if not stream.secured:
@@ -179,15 +189,91 @@ class DataServer:
         try:
             # Nothing, when it was somebody else who spoke, on a descriptor of the same number.
             stream.receive()
+            if self._answer_repeat(stream):
+                return
             while (asked := stream.next()) is not None:
                 rest = self._answer_small(stream, asked)
                 if rest is not None:
-                    self._reactor.release(stream)
-                    stream.socket.setblocking(True)
-                    self._serve(stream, rest)
+                    self._hand_over(stream, rest)
                     return
         except (Closed, OSError, InvalidRequest):
             self._drop(stream)
+
+    def _hand_over(self, stream: Stream, rest: Callable[[Stream], object]) -> None:
+        """Let a thread do what the reactor cannot."""
+        self._reactor.release(stream)
+        stream.socket.setblocking(True)
+        self._serve(stream, rest)
+
+    def _answer_repeat(self, stream: Stream) -> bool:
+        """In the reactor's thread: answer a request that was answered before, if that is what came; whether it was."""
+        known = self._repeats.recognise(stream)
+        if known is None or self._stopping:
+            return False
+        if known.length > _SMALL:
+            self._hand_over(stream, _as_it_is)
+            return True
+        head = self._head_again(stream, known)
+        answered = self._copy if known.length <= _COPIED else self._send_file
+        if not answered(stream, known, head):
+            return False
+        self._repeated.append(known)
+        return True
+
+    def _head_again(self, stream: Stream, known: Known) -> bytes:
+        progress = self._progress
+        return wire.repeat_of_response(known.head, stream.pending, progress.epoch(), progress.generation())
+
+    def _copy(self, stream: Stream, known: Known, head: bytes) -> bool:
+        """Send a little in one piece: two copies cost less than more system calls."""
+        answer = self._room[: len(head) + known.length]
+        answer[: len(head)] = head
+        if not known.place.copy(known.within, answer[len(head) :]):
+            return False
+        stream.take_all()
+        try:
+            sent = stream.socket.send(answer)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(answer):
+            self._hand_over(stream, partial(self._finish, Rest(bytes(answer[sent:]))))
+        return True
+
+    def _send_file(self, stream: Stream, known: Known, head: bytes) -> bool:
+        """Send what the stream takes at once within the kernel, let a thread send the rest."""
+        if not known.place.is_resident(known.within, known.length):
+            return False
+        lease = self._shell.lease_again(known.place)
+        if lease is None:
+            return False
+        stream.take_all()
+        rest = self._send_now(stream, Answer(lease, head, known.within, known.length))
+        if rest is not None:
+            self._hand_over(stream, rest)
+        return True
+
+    def _repeat(self, stream: Stream) -> int | None:
+        """In a stream's own thread: as ``_answer_repeat``; the length of the answer, None for none."""
+        known = self._repeats.recognise(stream)
+        lease = None if known is None else self._shell.lease_again(known.place)
+        if known is None or lease is None:
+            return None
+        self._busy.add(stream)
+        try:
+            head = self._head_again(stream, known)
+            stream.take_all()
+            Answer(lease, head, known.within, known.length).send(stream)
+        finally:
+            lease.release()
+            self.no_longer_busy(stream)
+        self.accounts.repeats([known])
+        return known.length
+
+    def _round_ends(self) -> None:
+        """Account for what the reactor answered since it last waited, all at once."""
+        if self._repeated:
+            repeated, self._repeated = self._repeated, []
+            self.accounts.repeats(repeated)
 
     def _answer_small(self, stream: Stream, asked: Asked) -> Callable[[Stream], object] | None:
         """Answer a small hit; else what a thread has to do."""
@@ -202,30 +288,34 @@ class DataServer:
         if lease is None:
             return in_full
         within = request.offset % CHUNK_SIZE
-        if not lease.plain or not lease.is_resident(within, request.length):
+        place = lease.place()
+        if place is None or not place.is_resident(within, request.length):
             lease.release()
             return in_full
-        stream.quiet_since = time.monotonic()
-        self.count(request, self._tier_name(lease.tier), hit=True)
+        self.accounts.hit(request.flags, request.length, lease.tier)
         head = self.ok(request, sums_of(lease.sums, within, request.length))
-        answer = _Answer(lease, head, within, request.length)
+        self._repeats.learn(asked.raw, request, within, head, place)
+        return self._send_now(stream, Answer(lease, head, within, request.length))
+
+    def _send_now(self, stream: Stream, answer: Answer) -> Callable[[Stream], object] | None:
+        """Send what the stream takes at once; what a thread has to do for the rest."""
         try:
             whole = answer.send(stream)
         except BaseException:
-            lease.release()
+            answer.end()
             raise
         if not whole:
             return partial(self._finish, answer)
-        lease.release()
+        answer.end()
         return None
 
-    def _finish(self, answer: "_Answer", stream: Stream) -> None:
+    def _finish(self, answer: Answer | Rest, stream: Stream) -> None:
         """Send, in a thread, what the stream did not take at once."""
         self._busy.add(stream)
         try:
             answer.send(stream)
         finally:
-            answer.lease.release()
+            answer.end()
             self.no_longer_busy(stream)
 
     def _head(self, status: int, request_id: int, blocks: int, length: int, retry_after: float = 0.0) -> bytes:
@@ -248,7 +338,7 @@ class DataServer:
                 delivery = _Delivery(self, stream, request)
             got = self._shell.get(request, lambda: self._announce(stream, request), delivery)
             if got is not None:
-                self._send(stream, request, got)
+                self._send(stream, request, got, asked.raw)
             elif delivery is not None:
                 delivery.finish()
             return isinstance(got, Lease)
@@ -288,33 +378,22 @@ class DataServer:
         head = self._head(error.code, request_id, 0, len(sentence), error.retry_after or 0.0)
         stream.socket.sendall(head + sentence)
 
-    def _send(self, stream: Stream, request: ReadRequest, got: Lease | Part) -> None:
+    def _send(self, stream: Stream, request: ReadRequest, got: Lease | Part, raw: bytes) -> None:
         if isinstance(got, Part):
             stream.send_part(self.ok(request, got.sums))
             stream.socket.sendall(got.data)
-            self.count(request, got.source, hit=False)
+            self.accounts.miss(request.flags, request.length, got.source)
             return
         within = request.offset % CHUNK_SIZE
         head = self.ok(request, sums_of(got.sums, within, request.length))
         try:
-            _Answer(got, head, within, request.length).send(stream)
+            place = got.place()
+            if place is not None:
+                self._repeats.learn(raw, request, within, head, place)
+            Answer(got, head, within, request.length).send(stream)
         finally:
             got.release()
-        self.count(request, self._tier_name(got.tier), hit=True)
-
-    def _tier_name(self, tier: int) -> str:
-        cache = self._shell.cache
-        return "" if cache is None else cache.store.medium(tier)
-
-    def count(self, request: ReadRequest, place: str, *, hit: bool) -> None:
-        """Count a response, from that place."""
-        if request.flags & Flag.INSTEAD:
-            self._metrics.instead_bytes.inc(request.length)
-        if request.flags & Flag.PEER:
-            self._metrics.peer_served_bytes.inc(request.length)
-            return
-        self._metrics.served(place, request.length, hit=hit)
-        self._window.add(request.length, hit=hit)
+        self.accounts.hit(request.flags, request.length, got.tier)
 
     def stop(self, seconds: float) -> None:
         """Accept no more, let answers under way end, then close all streams."""
@@ -343,6 +422,10 @@ def _checked(stream: Stream, asked: Asked) -> ReadRequest:
         raise InvalidRequest("the token opens another dataset")
     check_range(one, asked.offset, asked.length)
     return ReadRequest(asked.id, one, asked.offset, asked.length, Flag(asked.flags))
+
+
+def _as_it_is(_: Stream) -> None:
+    """Begin with the request that the stream has already."""
 
 
 def _report_bug(service: Future[None]) -> None:
@@ -380,7 +463,7 @@ class _Delivery:
         except OSError as error:
             self._problem = error
             return
-        self._server.count(self._request, part.source, hit=False)
+        self._server.accounts.miss(self._request.flags, self._request.length, part.source)
         if sent == len(head) + len(part.data) and self._stream.is_quiet:
             self.passed_on = True
             self._server.pass_on(self._stream)
@@ -395,46 +478,3 @@ class _Delivery:
             raise self._problem
         for piece in self._left:
             self._stream.socket.sendall(piece)
-
-
-class _Answer:
-    """A hit on its way out: what is left of its head, then of its place in the chunk's file."""
-
-    __slots__ = ("_end", "_head", "_position", "lease")
-
-    def __init__(self, lease: Lease, head: bytes, within: int, length: int) -> None:
-        self.lease = lease
-        self._head = head
-        self._position = lease.offset + within
-        self._end = self._position + length
-
-    def send(self, stream: Stream) -> bool:
-        """Send as much as the stream takes, which is all of it where that blocks; whether all is sent."""
-        try:
-            if self._head:
-                self._head = self._head[stream.send_part(self._head) :]
-            while not self._head and self._position < self._end:
-                count = self._send_some(stream, self._end - self._position)
-                if not count:
-                    # The file is shorter than the catalogue says; the head is out, so only the stream's end can tell.
-                    self.lease.damaged()
-                    raise Closed
-                self._position += count
-        except BlockingIOError:
-            if stream.blocks:
-                # The kernel's time limit: nobody reads at the other end.
-                raise
-        except OSError as error:
-            if error.errno == errno.EIO:
-                # Sockets do not give this: the disk cannot read the chunk.
-                self.lease.damaged()
-            raise
-        return not self._head and self._position == self._end
-
-    def _send_some(self, stream: Stream, length: int) -> int:
-        """Some of the file; what is encrypted in it passes through us, on streams that block."""
-        if self.lease.plain:
-            return stream.send_file(self.lease.fd, self._position, length)
-        piece = self.lease.read(self._position - self.lease.offset, min(length, _PIECE))
-        stream.socket.sendall(piece)
-        return len(piece)

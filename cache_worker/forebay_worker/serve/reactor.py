@@ -13,12 +13,16 @@ _SWEEP_SECONDS = 1.0
 class Reactor:
     """Watches streams; ``speaks`` is called, in the reactor's thread, with each that has something to read.
 
-    Streams that stay quiet for longer than ``patience`` seconds are given to ``quiet``.
+    ``rests`` follows when all who had something to say were heard. Streams that stay quiet for longer than
+    ``patience`` seconds are given to ``quiet``.
     """
 
-    def __init__(self, speaks: Callable[[Stream], None], quiet: Callable[[Stream], None], patience: float) -> None:
+    def __init__(
+        self, speaks: Callable[[Stream], None], quiet: Callable[[Stream], None], patience: float,
+        rests: Callable[[], None],
+    ) -> None:  # fmt: skip
         """Nothing is watched before ``start``."""
-        self._speaks, self._quiet, self._patience = speaks, quiet, patience
+        self._speaks, self._quiet, self._patience, self._rests = speaks, quiet, patience, rests
         self._epoll = select.epoll()
         self._streams: dict[int, Stream] = {}
         self._stopping = False
@@ -44,10 +48,13 @@ class Reactor:
     def _run(self) -> None:
         sweep = time.monotonic()
         while not self._stopping or self._streams:
-            for fd, _ in self._epoll.poll(_SWEEP_SECONDS):
-                stream = self._streams[fd]
-                self._speaks(stream)
+            spoken = self._epoll.poll(_SWEEP_SECONDS)
             now = time.monotonic()
+            for fd, _ in spoken:
+                stream = self._streams[fd]
+                stream.quiet_since = now
+                self._speaks(stream)
+            self._rests()
             if now - sweep >= _SWEEP_SECONDS:
                 sweep = now
                 for stream in [one for one in self._streams.copy().values() if now - one.quiet_since > self._patience]:

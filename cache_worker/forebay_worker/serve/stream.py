@@ -29,6 +29,7 @@ class Closed(Exception):
 class Asked(NamedTuple):
     """A request as it was sent: nothing of it has been checked but its form."""
 
+    raw: bytes
     flags: int
     body: bytes
     id: int
@@ -139,6 +140,15 @@ class Stream:
         self._pending = self._pending + piece if self._pending else piece
         return True
 
+    @property
+    def pending(self) -> bytes:
+        """What has arrived and was not taken yet."""
+        return self._pending
+
+    def take_all(self) -> None:
+        """All of it was understood."""
+        self._pending = b""
+
     def next(self) -> Asked | None:
         """The next request if all of it has arrived; InvalidRequest where none begins."""
         pending, head = self._pending, wire.REQUEST.size
@@ -149,4 +159,4 @@ class Stream:
         if len(pending) < end:
             return None
         self._pending = pending[end:]
-        return Asked(flags, pending[head:end], request_id, size, offset, length)
+        return Asked(pending[:end], flags, pending[head:end], request_id, size, offset, length)

@@ -4,12 +4,10 @@ The lock is held for decisions only, never during input or output. A lease pins 
 """
 
 import contextlib
-import errno
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,14 +24,12 @@ from forebay_worker.settings import TierSettings
 from forebay_worker.store.checksums import block_sums
 from forebay_worker.store.folders import Folders
 from forebay_worker.store.holders import Holders
+from forebay_worker.store.places import OpenFile, Place, Places
 from forebay_worker.store.sealing import Sealing
 from forebay_worker.store.tier import StorageTier
 
 _ROOM_PATIENCE = 5.0
 """Seconds to wait for others who are making room before a chunk is read through."""
-
-_PROBE = bytearray(1)
-"""Takes bytes that only say whether they could be read at once."""
 
 _log = structlog.get_logger()
 
@@ -56,16 +52,19 @@ Judge = Callable[[ObjectVersion, int], Judgement]
 class Lease:
     """A chunk that may be read until ``release``; if it is plain, from ``fd`` at ``offset``. Not for two threads."""
 
-    def __init__(self, store: "ChunkStore", chunk: Chunk, tier: int, fd: int, start: bytes) -> None:
-        """Takes over the pin and the descriptor. The chunk may move to another tier meanwhile.
+    __slots__ = ("_chunk", "_file", "_store", "fd", "key", "length", "offset", "start", "sums", "tier")
+
+    def __init__(self, store: "ChunkStore", chunk: Chunk, tier: int, file: OpenFile, start: bytes) -> None:
+        """Takes over the pin. The chunk may move to another tier meanwhile.
 
         ``start`` is what is needed to decrypt the chunk, empty where it is plain.
         """
         self._store = store
         self.start = start
         self._chunk = chunk
+        self._file: OpenFile | None = file
         self.key = chunk.key
-        self.fd = fd
+        self.fd = file.fd
         self.tier = tier
         self.offset = chunk.key.number * CHUNK_SIZE
         self.length = chunk.length
@@ -81,22 +80,14 @@ class Lease:
         return self._store.read(self, within, length)
 
     def release(self) -> None:
-        """Close the descriptor and let the chunk go."""
-        os.close(self.fd)
-        self._store.apply(ev.Released(self.key, self.tier))
+        """Let the file and the chunk go."""
+        self._file = None
+        self._store.release(self._chunk, self.tier)
 
-    def is_resident(self, within: int, length: int) -> bool:
-        """Whether a range of the chunk is in memory, by its first and last byte, so that reading it does not wait."""
-        try:
-            return all(
-                os.preadv(self.fd, [_PROBE], self.offset + place, os.RWF_NOWAIT)
-                for place in (within, within + length - 1)
-            )  # fmt: skip
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            # File systems in memory do not know the flag, and never wait.
-            return error.errno == errno.EOPNOTSUPP
+    def place(self) -> Place | None:
+        """Where the chunk is, to be read there again after this lease; None where it is not plain."""
+        assert self._file is not None
+        return self._store.remember(Place(self._chunk, self.tier, self._file)) if self.plain else None
 
     def damaged(self) -> None:
         """Say that the bytes are not what they should be."""
@@ -122,6 +113,7 @@ class ChunkStore:
         self._measuring = threading.Lock()
         self._room_made = threading.Condition(self._lock)
         self._objects: dict[str, ObjectVersion] = {}
+        self._places = Places()
         self.holders = Holders(self._folders, self.apply)
         self.dataset = dataset
         self.corrupt_chunks = 0
@@ -166,7 +158,34 @@ class ChunkStore:
             self.damaged(chunk, tier)
             self.apply(ev.Released(key, tier))
             return None, False
-        return Lease(self, chunk, tier, fd, start), verified
+        return Lease(self, chunk, tier, OpenFile(fd), start), verified
+
+    def release(self, chunk: Chunk, tier: int) -> None:
+        """A lease of a chunk ends."""
+        with self._lock:
+            instructions = self._state.unpin(chunk, tier)
+        self._carry_out(instructions)
+
+    def remember(self, place: Place) -> Place:
+        """Keep a place, whose chunk is pinned, until the chunk leaves it."""
+        with self._lock:
+            return self._places.add(place)
+
+    def lease_again(self, place: Place) -> Lease | None:
+        """The chunk at its place, pinned; None when it is not there any more. That it is read is told by ``touch``."""
+        with self._lock:
+            file = place.file
+            if file is None or not place.holds:
+                return None
+            place.chunk.pins += 1
+        return Lease(self, place.chunk, place.tier, file, b"")
+
+    def touch(self, places: Iterable[Place]) -> None:
+        """Readers have read there, once each."""
+        with self._lock:
+            for place in places:
+                if place.holds:
+                    self._state.touch(place.chunk)
 
     def _open(self, tier: int, key: ChunkKey) -> tuple[int | None, bytes | None]:
         """The file of a chunk, and what is needed to decrypt it; neither unless both are there."""
@@ -289,6 +308,9 @@ class ChunkStore:
                 case Remove():
                     self._remove(instruction)
                 case Unlink():
+                    with self._lock:
+                        for key in instruction.keys:
+                            self._places.forget(key, instruction.tier)
                     self.holders.unlink(instruction)
                     self._objects_may_go(instruction.object_id, ev.Unlinked(instruction.tier, instruction.object_id))
                 case _:
@@ -297,6 +319,8 @@ class ChunkStore:
 
     def _remove(self, instruction: Remove) -> None:
         key, tier = instruction.key, instruction.tier
+        with self._lock:
+            self._places.forget(key, tier)
         with contextlib.suppress(OSError):
             self._folders[tier].remove(key, instruction.length, lambda: self._in_use(tier, key.object_id))
         self._objects_may_go(key.object_id, ev.Removed(key, tier))
@@ -430,4 +454,6 @@ class ChunkStore:
     def close(self) -> None:
         """Close the catalogues; chunks that are still being written are not kept."""
         self._closed = True
+        with self._lock:
+            self._places.clear()
         self._folders.close()

@@ -62,6 +62,16 @@ def test_a_response_head_reads_back() -> None:
     assert wire.decode_response(wire.encode_response(head)) == head
 
 
+def test_a_repeated_response_differs_in_its_id_and_in_what_is_new() -> None:
+    """All else is the first answer's: status, blocks, length and checksums."""
+    first = wire.encode_response(wire.ResponseHead(0, 2, 7, 3, 4, 70_000)) + b"checksums"
+    request = wire.encode_request(wire.ReadRequest(9, ObjectVersion("d", "m", "k", "v", 70_000), 0, 70_000))
+
+    again = wire.repeat_of_response(first, request, 5, 6)
+
+    assert again == wire.encode_response(wire.ResponseHead(0, 2, 9, 5, 6, 70_000)) + b"checksums"
+
+
 def test_codes_are_unique_and_read_back() -> None:
     """An error keeps its class over the wire; a code of a later release stays an error."""
     assert len({kind.code for kind in BY_CODE.values()}) == len(BY_CODE)
