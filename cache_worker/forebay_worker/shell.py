@@ -8,13 +8,13 @@ flight. They run on executors of their own.
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from forebay.buffers import make_buffer
+from forebay.buffers import make_view
 from forebay_protocol.errors import (
     ChecksumMismatch,
     NotCached,
@@ -252,10 +252,7 @@ class ChunkShell:
         """
         length = one.chunk_span(number).length
         self._budget.take(length, BUDGET_PATIENCE)
-        buffer = make_buffer(length)
-        weakref.finalize(buffer, self._budget.give, length).atexit = False
-        view = memoryview(buffer)
-        del buffer
+        view = make_view(length, partial(self._budget.give, length))
         try:
             yield view
         except BaseException:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from forebay.buffers import make_buffer
+from forebay.buffers import make_view
 from forebay.flight import SingleFlight
 from forebay.pace import Pace
 from forebay.pool import ConnectionPool
@@ -162,9 +162,9 @@ class ChunkReader:
         aligned = block_aligned(span.offset, span.length, one.size)
 
         def transfer() -> memoryview:
-            buffer = make_buffer(aligned.length)
-            self.read_into(one, aligned, memoryview(buffer))
-            return memoryview(buffer).toreadonly()
+            buffer = make_view(aligned.length)
+            self.read_into(one, aligned, buffer)
+            return buffer.toreadonly()
 
         try:
             whole = self._flights.do((one.object_id, aligned), transfer, READ_BUDGET)
