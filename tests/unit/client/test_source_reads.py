@@ -7,14 +7,18 @@ import pytest
 from forebay.limits import OPEN
 from forebay.source.base import Arrived
 from forebay.source.deadline import Deadline
-from forebay.source.hedge import Hedges
+from forebay.source.hedge import HedgeBudget, Hedges
 from forebay.source.http_client import Attempt
 from forebay.source.http_connection import Head
 from forebay.source.meter import Meter
 from forebay.source.reads import Reads
 from forebay_protocol.errors import SourceInvalid, SourceUnavailable
+from testkit.waiting import eventually
 
 BODY = os.urandom(1000)
+_QUICK = 60
+"""Enough requests to know what is slow."""
+
 HEAD = Head(206, {}, len(BODY), chunked=False, keep_alive=True)
 
 
@@ -92,3 +96,26 @@ def test_a_hedge_leaves_what_was_told_as_it_was(monkeypatch: pytest.MonkeyPatch)
         hedges.close()
     assert bytes(buffer) == b"1" * 300 + BODY[300:]
     assert told == [300, 1000]
+
+
+def test_the_winner_of_a_race_ends_the_loser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first request that hangs until it is given up has no other end."""
+    monkeypatch.setattr(HedgeBudget, "take", lambda _: True)
+    hedges, buffer = Hedges(Meter(), OPEN), bytearray(len(BODY))
+    attempts: list[Attempt] = []
+
+    def fetch(view: memoryview, attempt: Attempt, arrived: Arrived) -> Head:
+        attempts.append(attempt)
+        if len(attempts) == _QUICK + 1:
+            eventually(lambda: attempt.given_up, timeout=10, interval=0.01, what="the loser is given up")
+            raise SourceUnavailable("given up")
+        view[:] = BODY
+        arrived(len(view))
+        return HEAD
+
+    for _ in range(_QUICK + 1):
+        hedges.run(memoryview(buffer), fetch, lambda _: None)
+
+    assert bytes(buffer) == BODY
+    assert [attempt.given_up for attempt in attempts[_QUICK:]] == [True, False]
+    hedges.close()
