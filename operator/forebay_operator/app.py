@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from forebay_operator.kube.cache import Cache, Object
+from forebay_operator.kube.cache import Cache
 from forebay_operator.kube.client import Client
 from forebay_operator.kube.errors import KubeError, NotLeader
 from forebay_operator.kube.execute import Executor
@@ -17,11 +17,13 @@ from forebay_operator.kube.lists import synchronise
 from forebay_operator.kube.observe import Observer, sample
 from forebay_operator.metrics import PASS_SECONDS, PASSES
 from forebay_operator.model.dataload import DataLoad
+from forebay_operator.model.resource import Object
 from forebay_operator.queue import NODE_FOLDERS, Key, KeyQueue
 from forebay_operator.reconcile import dataload as loads
+from forebay_operator.reconcile import provisioning
 from forebay_operator.reconcile.dataload import plan_dataload
 from forebay_operator.reconcile.dataset import plan_dataset
-from forebay_operator.reconcile.plan import Ref
+from forebay_operator.reconcile.plan import Event, Ref
 from forebay_operator.reconcile.runtime import plan_runtime
 from forebay_operator.settings import Settings
 from forebay_operator.workers.fleet import Change, Fleet, WorkerAccess
@@ -61,12 +63,14 @@ class Reconciler:
         self._refused: dict[Key, tuple[str, ...]] = {}
         self._samples: dict[Key, loads.Sample] = {}
         self._asked: dict[Key, Asked] = {}
+        self._told: dict[Key, tuple[Event, ...]] = {}
         self._announced: Object | None = None
         self._passes: dict[str, Callable[[Key], Awaitable[float | None]]] = {
             "Dataset": self._dataset,
             "Runtime": self._runtime,
             "DataLoad": self._dataload,
             "PersistentVolume": self._volume,
+            "PersistentVolumeClaim": self._claim,
             NODE_FOLDERS.kind: self._node_folders,
         }
 
@@ -215,6 +219,20 @@ class Reconciler:
         if raw is not None and self._observer.serves_nobody(raw):
             await self._executor.delete(Ref(*key))
         return None
+
+    async def _claim(self, key: Key) -> float | None:
+        """Provision a claim of a StorageClass. It has no status of ours: events say what is wrong, each once."""
+        raw = self._observer.subject(*key)
+        if raw is None or not provisioning.is_ours(raw):
+            self._told.pop(key, None)
+            return None
+        plan = provisioning.plan_claim(self._observer.claim(raw))
+        refused = await self._executor.execute(raw, key.kind, replace(plan, events=()))
+        events = tuple(Event("Warning", "ProvisioningFailed", why) for why in refused) or plan.events
+        for event in set(events) - set(self._told.get(key, ())):
+            await self._executor.tell(key.kind, raw, event)
+        self._told[key] = events
+        return plan.requeue_after
 
     async def _node_folders(self, _: Key) -> float | None:
         """Tell the node plugins whose folders may stay."""

@@ -16,8 +16,9 @@ READER_MODES = frozenset({"SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY", "
 """The access modes of CSI that a volume has. SINGLE_NODE_WRITER is among them because callers say it where nobody
 chose a mode: the kubelet of every inline volume, csi-sanity of every volume. What is mounted is read-only anyway."""
 
-PARAMETERS = ("dataset", "source", "endpoint", "region", "addressing", "credentialsSecret")
-"""What a StorageClass may say: a Dataset, or a source that one is made of."""
+_OF_SOURCE = ("endpoint", "region", "addressing", "credentialsSecret", "replicas", "medium", "quota")
+PARAMETERS = ("dataset", "source", *_OF_SOURCE)
+"""What a StorageClass may say: a Dataset, or a source of which one is made, with the workers that cache it."""
 
 _FOREIGN = "csi.storage.k8s.io/"
 """Begins the parameters by which provisioners are told of Secrets and claims; they are not meant for the driver."""
@@ -89,6 +90,10 @@ def check_parameters(parameters: Mapping[str, str]) -> dict[str, str]:
     name = ours.get("dataset")
     if name is not None and (len(ours) > 1 or not _NAME.fullmatch(name)):
         raise InvalidRequest("the parameter 'dataset' is the name of a Dataset, and stands alone")
-    if "source" not in ours and len(ours) > (name is not None):
-        raise InvalidRequest("'endpoint', 'region', 'addressing' and 'credentialsSecret' belong to a 'source'")
+    if "source" not in ours:
+        lone = next((key for key in _OF_SOURCE if key in ours), None)
+        if lone is not None:
+            raise InvalidRequest(f"the parameter {lone!r} belongs to a 'source', and there is none")
+    elif "quota" not in ours or not ours.get("replicas", "1").isdecimal():
+        raise InvalidRequest("a 'source' needs a 'quota', say 100Gi, for each of its 'replicas', which are a number")
     return ours

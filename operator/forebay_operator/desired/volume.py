@@ -9,7 +9,7 @@ from typing import Any
 from forebay_operator.desired import labels
 from forebay_operator.model import meta, names
 from forebay_operator.model.dataset import Dataset
-from forebay_protocol import volume as protocol
+from forebay_protocol.provisioning import DatasetIdentity, Volume, attributes
 
 CAPACITY = "1Pi"
 ACCESS_MODES = ["ReadOnlyMany"]
@@ -18,7 +18,7 @@ ACCESS_MODES = ["ReadOnlyMany"]
 def persistent_volume(dataset: Dataset) -> dict[str, Any]:
     """The PersistentVolume; cluster-scoped, so labels tell whose it is."""
     name, namespace, uid = dataset.metadata.name, dataset.metadata.namespace, dataset.metadata.uid
-    access = {"name": names.access_secret(name), "namespace": namespace}
+    identity = DatasetIdentity(uid=uid, namespace=namespace, name=name)
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -32,24 +32,25 @@ def persistent_volume(dataset: Dataset) -> dict[str, Any]:
             "accessModes": ACCESS_MODES,
             "capacity": {"storage": CAPACITY},
             "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": name, "namespace": namespace},
-            "csi": {
-                "driver": meta.CSI_DRIVER,
-                "volumeHandle": uid,
-                "readOnly": True,
-                "nodeStageSecretRef": access,
-                # For pods that come to a node whose plugin was replaced while the volume was staged there.
-                "nodePublishSecretRef": access,
-                "volumeAttributes": {
-                    protocol.DATASET_UID: uid,
-                    protocol.DATASET_NAME: name,
-                    protocol.DATASET_NAMESPACE: namespace,
-                    protocol.WORKER_SERVICE: names.worker_service_host(name, namespace),
-                },
-            },
+            "csi": csi_source(dataset, Volume(uid, attributes(identity))),
             "persistentVolumeReclaimPolicy": "Retain",
             "volumeMode": "Filesystem",
         },
     }  # fmt: skip
+
+
+def csi_source(dataset: Dataset, volume: Volume) -> dict[str, Any]:
+    """How the kubelet mounts a volume of a Dataset."""
+    access = {"name": names.access_secret(dataset.metadata.name), "namespace": dataset.metadata.namespace}
+    return {
+        "driver": meta.CSI_DRIVER,
+        "volumeHandle": volume.id,
+        "readOnly": True,
+        "nodeStageSecretRef": access,
+        # For pods that come to a node whose plugin was replaced while the volume was staged there.
+        "nodePublishSecretRef": access,
+        "volumeAttributes": dict(volume.attributes),
+    }
 
 
 def persistent_volume_claim(dataset: Dataset) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import kopf
 
 from forebay_operator.app import App
 from forebay_operator.handlers.edge import remember, watch
-from forebay_operator.kube.cache import claims_of
 from forebay_operator.model import meta
 from forebay_operator.queue import Key
 
@@ -21,6 +20,7 @@ def register(registry: kopf.OperatorRegistry) -> None:
     watch(registry, "Secret", secret)
     watch(registry, "PersistentVolumeClaim", claim)
     watch(registry, "PersistentVolume", volume)
+    watch(registry, "StorageClass", storage_class)
     watch(registry, "Pod", pod)
 
 
@@ -46,6 +46,15 @@ async def claim(event: kopf.RawEvent, memo: App, **_: Any) -> None:
     """A claim: ours, or one that takes a Dataset's name."""
     metadata = remember(memo, "PersistentVolumeClaim", event)["metadata"]
     memo.queue.add(Key("Dataset", metadata["namespace"], metadata["name"]))
+    memo.queue.add(Key("PersistentVolumeClaim", metadata["namespace"], metadata["name"]))
+
+
+async def storage_class(event: kopf.RawEvent, memo: App, **_: Any) -> None:
+    """A class that claims may have waited for."""
+    name = remember(memo, "StorageClass", event)["metadata"]["name"]
+    for waiting in memo.cache.all("PersistentVolumeClaim"):
+        if waiting["spec"].get("storageClassName") == name:
+            memo.queue.add(Key("PersistentVolumeClaim", waiting["metadata"]["namespace"], waiting["metadata"]["name"]))
 
 
 async def volume(event: kopf.RawEvent, memo: App, **_: Any) -> None:
@@ -65,7 +74,7 @@ async def pod(event: kopf.RawEvent, memo: App, **_: Any) -> None:
     labels = metadata.get("labels", {})
     if labels.get(meta.LABEL_COMPONENT) == meta.WORKER_COMPONENT:
         memo.queue.add(Key("Runtime", metadata["namespace"], labels.get(meta.LABEL_DATASET, "")))
-    for name in claims_of(raw):
+    for name in memo.cache.datasets_of(raw):
         memo.queue.add(Key("Dataset", metadata["namespace"], name))
         # Its ring tells how many nodes read.
         memo.queue.add(Key("Runtime", metadata["namespace"], name))

@@ -6,11 +6,10 @@ resourceVersion always wins; a deleted object's UID is remembered, so that a lat
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from forebay_operator.model import meta
+from forebay_operator.model.resource import Object
 
-Object = dict[str, Any]
 Place = tuple[str, str]
 _REMEMBERED = 10_000
 
@@ -47,6 +46,11 @@ def _tags(kind: str, raw: Object) -> list[str]:
     if kind == "Pod":
         workers = [f"worker:{raw['metadata']['labels'][meta.LABEL_DATASET]}"] if _is_worker(raw) else []
         return workers + [f"claim:{name}" for name in claims_of(raw)]
+    if kind == "PersistentVolume":
+        labels = raw["metadata"].get("labels") or {}
+        return [f"dataset:{labels.get(meta.LABEL_DATASET_NAMESPACE)}/{labels.get(meta.LABEL_DATASET)}"]
+    if kind == "PersistentVolumeClaim":
+        return [f"class:{raw['spec'].get('storageClassName')}"]
     if kind == "DataLoad":
         return [f"dataset:{raw['spec']['dataset']}"]
     if kind == "Dataset":
@@ -110,6 +114,16 @@ class Cache:
     def all(self, kind: str) -> Iterable[Object]:
         """All known objects of a kind."""
         return list(self._objects[kind].values())
+
+    def datasets_of(self, pod: Object) -> list[str]:
+        """Names of the Datasets whose claims a pod uses, as far as they are told from others."""
+        namespace = pod["metadata"]["namespace"]
+        found = []
+        for name in claims_of(pod):
+            claim = self.get("PersistentVolumeClaim", namespace, name) or {"spec": {}}
+            volume = self.get("PersistentVolume", "", claim["spec"].get("volumeName", "")) or {"metadata": {}}
+            found.append((volume["metadata"].get("labels") or {}).get(meta.LABEL_DATASET, name))
+        return found
 
     def tagged(self, kind: str, namespace: str, tag: str) -> list[Object]:
         """The objects of a namespace that can be found by ``tag``, in the order of their names."""

@@ -5,12 +5,13 @@ from typing import Any
 
 import structlog
 
-from forebay_operator.kube.cache import Cache, Object
+from forebay_operator.kube.cache import Cache
 from forebay_operator.kube.client import APPLY, MERGE, Client
 from forebay_operator.kube.difference import contains, stamped
 from forebay_operator.kube.errors import Conflict, NamespaceEnding, NotFound, Refused
 from forebay_operator.kube.kinds import CONFIG_MAPS, EVENTS, KINDS
 from forebay_operator.model import meta
+from forebay_operator.model.resource import Object
 from forebay_operator.reconcile.plan import Event, Patch, Plan, Ref
 
 _log = structlog.get_logger()
@@ -42,7 +43,7 @@ class Executor:
             await self.delete(ref)
         await self._status(kind, subject, plan.status)
         for event in plan.events:
-            await self._event(kind, subject, event)
+            await self.tell(kind, subject, event)
         if plan.release:
             await self._finalizers(kind, subject, add=False)
         return tuple(refused)
@@ -122,14 +123,15 @@ class Executor:
             self._cache.put(kind, answer)
         return answer
 
-    async def _event(self, kind: str, subject: Object, event: Event) -> None:
+    async def tell(self, kind: str, subject: Object, event: Event) -> None:
+        """Write an event about an object."""
         metadata, now = subject["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
             "involvedObject": {
-                "apiVersion": meta.API_VERSION, "kind": kind, "name": metadata["name"],
+                "apiVersion": KINDS[kind].api_version, "kind": kind, "name": metadata["name"],
                 "namespace": metadata["namespace"], "uid": metadata["uid"],
             },
             "type": event.type,

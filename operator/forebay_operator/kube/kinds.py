@@ -15,6 +15,11 @@ class Kind(NamedTuple):
     selector: str = ""
 
     @property
+    def api_version(self) -> str:
+        """The group and version, as objects have them."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
     def prefix(self) -> str:
         """The path of the group and version."""
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
@@ -37,6 +42,7 @@ KINDS: dict[str, Kind] = {
     "NetworkPolicy": Kind("networking.k8s.io", "v1", "networkpolicies", selector=_OURS),
     "PodDisruptionBudget": Kind("policy", "v1", "poddisruptionbudgets", selector=_OURS),
     "PersistentVolume": Kind("", "v1", "persistentvolumes", namespaced=False, selector=_OURS),
+    "StorageClass": Kind("storage.k8s.io", "v1", "storageclasses", namespaced=False),
     # Claims, Secrets and pods of users concern us too: names that are taken, credentials, who uses a volume.
     "PersistentVolumeClaim": Kind("", "v1", "persistentvolumeclaims"),
     "Secret": Kind("", "v1", "secrets"),

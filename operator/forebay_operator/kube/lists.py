@@ -1,8 +1,9 @@
 """Fill the cache from lists: before the first decision, and now and then to find what a watch has missed."""
 
-from forebay_operator.kube.cache import Cache, Object, version
+from forebay_operator.kube.cache import Cache, version
 from forebay_operator.kube.client import Client
 from forebay_operator.kube.kinds import KINDS
+from forebay_operator.model.resource import Object
 
 _PAGE = "500"
 

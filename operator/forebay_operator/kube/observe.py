@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from forebay_operator.desired import tls
 from forebay_operator.desired.node_folders import runtimes_on_nodes
-from forebay_operator.kube.cache import Cache, Object
+from forebay_operator.kube.cache import Cache
 from forebay_operator.kube.client import Client
 from forebay_operator.kube.credentials import CredentialsReader
 from forebay_operator.kube.errors import NotFound
@@ -18,8 +18,9 @@ from forebay_operator.model.certificates import Certificates, Pair, in_force
 from forebay_operator.model.dataload import DataLoad
 from forebay_operator.model.dataset import Dataset
 from forebay_operator.model.keys import KeySet
+from forebay_operator.model.resource import Object
 from forebay_operator.model.runtime import Runtime
-from forebay_operator.reconcile import dataload, dataset, membership, pods, runtime
+from forebay_operator.reconcile import dataload, dataset, membership, pods, provisioning, runtime
 from forebay_protocol.control import LoadProgress, WorkerStatus
 from forebay_protocol.dataset import AUTHORITY_FILE, DATA_KEY_FILE, KEYS_FILE
 from forebay_protocol.ring import Member, MemberState
@@ -54,7 +55,9 @@ class Observer:
         return self._cache.get(kind, namespace, name)
 
     def serves_nobody(self, volume: Object) -> bool:
-        """Whether a volume of ours has lost its Dataset."""
+        """Whether a volume of ours has lost its Dataset, or the claim that it was made for."""
+        if provisioning.is_provisioned(volume):
+            return provisioning.is_over(volume)
         labels = volume["metadata"].get("labels", {})
         namespace, name = labels.get(meta.LABEL_DATASET_NAMESPACE, ""), labels.get(meta.LABEL_DATASET, "")
         owner = self._cache.get("Dataset", namespace, name)
@@ -68,6 +71,21 @@ class Observer:
         raw = self._cache.get("Runtime", namespace, name)
         return Runtime.read(raw) if raw else None
 
+    def claim(self, subject: Object) -> provisioning.Observed:
+        """What a decision on a claim of a StorageClass looks at."""
+        namespace, name = subject["metadata"]["namespace"], subject["spec"].get("storageClassName", "")
+        claims = self._cache.tagged("PersistentVolumeClaim", namespace, f"class:{name}")
+        return provisioning.Observed(
+            claim=subject,
+            storage_class=self._cache.get("StorageClass", "", name),
+            datasets=self._datasets(namespace),
+            siblings=tuple(claim for claim in claims if "deletionTimestamp" not in claim["metadata"]),
+        )
+
+    def _datasets(self, namespace: str) -> dict[str, Dataset]:
+        found = (raw for raw in self._cache.all("Dataset") if raw["metadata"]["namespace"] == namespace)
+        return {raw["metadata"]["name"]: Dataset.read(raw) for raw in found}
+
     def runtimes_on_nodes(self) -> Object:
         """Which Runtimes may have folders on nodes, as node plugins are told."""
         datasets = {(raw["metadata"]["namespace"], raw["metadata"]["name"]) for raw in self._cache.all("Dataset")}
@@ -76,9 +94,17 @@ class Observer:
     def _pods(self, namespace: str, name: str) -> tuple[pods.WorkerPod, ...]:
         return tuple(pods.read(raw) for raw in self._cache.tagged("Pod", namespace, f"worker:{name}"))
 
+    def _claiming(self, namespace: str, name: str) -> list[Object]:
+        """The pods that use a claim of a Dataset: the one of its name, or one that a volume was made for."""
+        volumes = self._cache.tagged("PersistentVolume", "", f"dataset:{namespace}/{name}")
+        claims = {name, *(volume["spec"]["claimRef"]["name"] for volume in volumes if volume["spec"].get("claimRef"))}
+        found = (self._cache.tagged("Pod", namespace, f"claim:{claim}") for claim in sorted(claims))
+        # A pod that has several of them is one pod.
+        return list({pod["metadata"]["name"]: pod for pods_of_claim in found for pod in pods_of_claim}.values())
+
     def _users(self, namespace: str, name: str) -> list[Object]:
-        """The unfinished pods that use a Dataset's claim."""
-        using = self._cache.tagged("Pod", namespace, f"claim:{name}")
+        """The unfinished pods that use a Dataset's claims."""
+        using = self._claiming(namespace, name)
         return [pod for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
     def _reading_nodes(self, namespace: str, name: str) -> int:
@@ -150,7 +176,7 @@ class Observer:
         await self._confirm(
             "PersistentVolume", self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid))
         )
-        for pod in self._cache.tagged("Pod", namespace, f"claim:{name}")[:_PODS_TO_CONFIRM]:
+        for pod in self._claiming(namespace, name)[:_PODS_TO_CONFIRM]:
             await self._confirm("Pod", pod)
 
     async def _confirm(self, kind: str, known: Object | None) -> None:

@@ -31,6 +31,15 @@ ANNOTATION_ROTATE_KEY = "forebay.io/rotate-key"
 ANNOTATION_FORCE_DELETE = "forebay.io/force-delete"
 """On a Dataset that is being deleted: ``true`` gives it up although pods still use its volume."""
 
+ANNOTATION_DATASET = "forebay.io/dataset"
+"""On a claim of a StorageClass that names none: the Dataset of the claim's namespace that its volume shows."""
+LABEL_STORAGE_CLASS = "forebay.io/storage-class"
+"""On a Dataset and a Runtime that were made for claims: the StorageClass whose source they cache."""
+ANNOTATION_PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+ANNOTATION_PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+ANNOTATION_SELECTED_NODE = "volume.kubernetes.io/selected-node"
+"""Kubernetes' own: on a volume, who made it; on a claim, who is to, and where its first pod will run."""
+
 FINALIZERS = {"Dataset": "forebay.io/volume"}
 """Per kind: a Dataset's volume must go before it does."""
 

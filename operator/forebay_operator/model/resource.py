@@ -7,6 +7,9 @@ from pydantic.alias_generators import to_camel
 
 from forebay_operator.model import meta
 
+Object = dict[str, Any]
+"""An object as the API server shows it."""
+
 
 class Model(BaseModel):
     """An immutable part of a custom resource. Unknown fields are dropped, as the API server drops them."""

@@ -47,7 +47,7 @@ def filled() -> Cache:
     """All that can hold a Dataset, on its way out."""
     cache = Cache()
     ending = {"resourceVersion": "5", "deletionTimestamp": "2026-01-01T00:00:00Z"}
-    cache.put("PersistentVolumeClaim", {"metadata": {**PLACE, "uid": "c", **ending}})
+    cache.put("PersistentVolumeClaim", {"metadata": {**PLACE, "uid": "c", **ending}, "spec": {}})
     cache.put("PersistentVolume", {"metadata": {"name": "forebay-u", "uid": "v", **ending}})
     for name, uid in (("gone", "1"), ("replaced", "2"), ("there", "3")):
         cache.put("Pod", pod(name, uid))

@@ -53,7 +53,9 @@ def test_modes_that_promise_shared_writing_are_refused() -> None:
         ({"dataset": "x", "source": "s3://b"}, "stands alone"),
         ({"dataset": "../x"}, "name of a Dataset"),
         ({"dataset": ""}, "name of a Dataset"),
-        ({"endpoint": "http://x"}, "belong to a 'source'"),
+        ({"endpoint": "http://x"}, "'endpoint' belongs to a 'source'"),
+        ({"source": "s3://b"}, "needs a 'quota'"),
+        ({"source": "s3://b", "quota": "1Gi", "replicas": "many"}, "are a number"),
     ],
 )
 def test_wrong_parameters_are_named(parameters: dict[str, str], sentence: str) -> None:
@@ -65,7 +67,7 @@ def test_wrong_parameters_are_named(parameters: dict[str, str], sentence: str) -
 
 def test_parameters_of_provisioners_are_not_ours() -> None:
     """Those that tell of Secrets and claims are left aside."""
-    given = {"csi.storage.k8s.io/pvc/name": "claim", "source": "s3://bucket", "region": "eu"}
+    given = {"csi.storage.k8s.io/pvc/name": "claim", "source": "s3://bucket", "quota": "1Gi"}
 
-    assert provisioning.check_parameters(given) == {"source": "s3://bucket", "region": "eu"}
+    assert provisioning.check_parameters(given) == {"source": "s3://bucket", "quota": "1Gi"}
     assert provisioning.check_parameters({}) == {}
