@@ -26,6 +26,7 @@ from forebay_protocol.errors import (
     InvalidRequest,
     SourceDenied,
     SourceError,
+    SourceMissing,
     SourceUnavailable,
 )
 from testkit import binaries
@@ -101,6 +102,23 @@ def test_an_answer_that_stops_is_asked_for_again(
     # A kept connection that ends without a word was idle too long: that is no failure of the store.
     unnoticed = cut < 0 and ending in (Ending.CLOSE, Ending.RESET)
     assert meter.retries == (0 if unnoticed else 1)
+
+
+def test_a_listing_that_says_200_and_is_an_error(source: S3Source, proxy: StoreProxy, meter: Meter) -> None:
+    """It is taken for the error that it tells, and so asked for again; what is no error either is not."""
+    bodies = [b"<Error><Code>SlowDown</Code></Error>"]
+
+    def refuse(_: str, answer: StoreAnswer) -> None:
+        if bodies:
+            answer.status, answer.body, answer.headers = 200, bodies.pop(), {}
+
+    proxy.break_answers(refuse)
+    assert [one.key for one in source.list()] == ["one"]
+    assert meter.retries == 1
+
+    bodies = [b"<Error><Code>NoSuchBucket</Code></Error>"] * 9
+    with pytest.raises(SourceMissing, match="NoSuchBucket"):
+        list(source.list())
 
 
 def test_a_store_that_only_drips_fails_the_read(source: S3Source, proxy: StoreProxy) -> None:
