@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import time
 
 from forebay_bench import results
 from forebay_bench.results import Result
@@ -19,12 +20,13 @@ def main(argv: list[str]) -> int:
         return 2
     progress = Progress()
     for name in wanted:
-        machine = results.machine()
+        machine, begin = results.machine(), time.monotonic()
         question: Question = importlib.import_module(f"forebay_bench.questions.{name.replace('-', '_')}").measure
         rows, notes = question(progress)
         found = Result(question=name, machine=machine, rows=tuple(rows), notes=tuple(notes))
         found.save()
         print(f"\n## {name}\n{found.table()}\n", flush=True)
+        progress.say(f"{name} took {time.monotonic() - begin:.0f} s")
     results.publish()
     return 0
 
