@@ -26,6 +26,7 @@ from forebay_worker.arrival import Part
 from forebay_worker.metrics import Metrics
 from forebay_worker.serve.accounts import Accounts
 from forebay_worker.serve.answers import Answer, Rest
+from forebay_worker.serve.delivery import Delivery, PassedOn
 from forebay_worker.serve.reactor import Reactor
 from forebay_worker.serve.repeats import Known, Repeats
 from forebay_worker.serve.stream import LINGER_SECONDS, Asked, Closed, Stream
@@ -148,7 +149,7 @@ class DataServer:
                     break
             if not stream.secured:
                 afterwards = self._reactor.watch
-        except _PassedOn:
+        except PassedOn:
             afterwards = None
         except (Closed, OSError, InvalidRequest):
             # A broken or malformed stream cannot be answered any more; its end says so.
@@ -329,13 +330,13 @@ class DataServer:
         return self._head(wire.STATUS_OK, request.id, block_count(request.length), request.length) + sums
 
     def _answer(self, stream: Stream, asked: Asked) -> bool:
-        """Answer a request, whatever that takes; whether it was a hit. _PassedOn when the stream is no longer ours."""
+        """Answer a request, whatever that takes; whether it was a hit. PassedOn when the stream is no longer ours."""
         self._busy.add(stream)
-        delivery: _Delivery | None = None
+        delivery: Delivery | None = None
         try:
             request = _checked(stream, asked)
             if request.length <= _SMALL and not stream.secured:
-                delivery = _Delivery(self, stream, request)
+                delivery = Delivery(stream, request, self.ok, self._delivered)
             got = self._shell.get(request, lambda: self._announce(stream, request), delivery)
             if got is not None:
                 self._send(stream, request, got, asked.raw)
@@ -355,10 +356,12 @@ class DataServer:
                 self.no_longer_busy(stream)
         return False
 
-    def pass_on(self, stream: Stream) -> None:
-        """Let the reactor watch a stream whose thread has something else to do."""
-        self.no_longer_busy(stream)
-        self._reactor.watch(stream)
+    def _delivered(self, stream: Stream, request: ReadRequest, part: Part, *, passed_on: bool) -> None:
+        """Count what was sent from within a fetch; the reactor watches a stream whose thread goes on with that."""
+        self.accounts.miss(request.flags, request.length, part.source)
+        if passed_on:
+            self.no_longer_busy(stream)
+            self._reactor.watch(stream)
 
     def no_longer_busy(self, stream: Stream) -> None:
         """The answer is out."""
@@ -433,48 +436,3 @@ def _report_bug(service: Future[None]) -> None:
     error = service.exception() if not service.cancelled() else None
     if error is not None:
         _log.critical("a request failed", exc_info=(type(error), error, error.__traceback__))
-
-
-class _PassedOn(Exception):
-    """Another thread looks after the stream now."""
-
-
-class _Delivery:
-    """The answer to a request whose thread fetches the chunk itself: sent from within the fetch, without waiting.
-
-    The rest of the chunk may take long, so the stream is passed on, unless its reader did not take all of the answer
-    at once, or asks for more already.
-    """
-
-    __slots__ = ("_left", "_problem", "_request", "_server", "_stream", "passed_on")
-
-    def __init__(self, server: DataServer, stream: Stream, request: ReadRequest) -> None:
-        self._server = server
-        self._stream = stream
-        self._request = request
-        self._left: list[memoryview] = []
-        self._problem: OSError | None = None
-        self.passed_on = False
-
-    def __call__(self, part: Part) -> None:
-        head = self._server.ok(self._request, part.sums)
-        try:
-            sent = self._stream.send_now(head, part.data)
-        except OSError as error:
-            self._problem = error
-            return
-        self._server.accounts.miss(self._request.flags, self._request.length, part.source)
-        if sent == len(head) + len(part.data) and self._stream.is_quiet:
-            self.passed_on = True
-            self._server.pass_on(self._stream)
-        else:
-            self._left = [memoryview(head)[sent:], part.data[max(0, sent - len(head)) :]]
-
-    def finish(self) -> None:
-        """After the fetch: send what is left. _PassedOn, or the OSError that sending met."""
-        if self.passed_on:
-            raise _PassedOn
-        if self._problem is not None:
-            raise self._problem
-        for piece in self._left:
-            self._stream.socket.sendall(piece)
