@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,5 +136,7 @@ class ServerProcess:
 
     def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+            # What was not read by a process that is gone cannot be told any more.
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()

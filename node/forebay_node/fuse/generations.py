@@ -72,11 +72,11 @@ class Generations:
 
     def resumed(self, patience: float) -> list[Snapshot]:
         """What a predecessor showed: the generation that the kernel knows, and a newer one if there is."""
-        self._have = self._opened("index")
-        if self._have is None:
+        kept = [one for one in (self._opened(_BEFORE), self._opened("index")) if one is not None]
+        if not kept:
             return [self.first(patience)]
-        before = self._opened(_BEFORE)
-        return [self._have] if before is None else [before, self._have]
+        self._have = kept[-1]
+        return kept
 
     def told(self, snapshot: Snapshot) -> None:
         """The kernel was told of all that changed up to this generation."""
