@@ -27,6 +27,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("proof", [marker], indirect=True, ids=[f"proof:{marker.args[0]}"])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """At full size a proof takes as long as it takes, whatever limit guards it in CI."""
+    for item in items:
+        if FULL_VARIABLE in os.environ and item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
 @pytest.fixture
 def proof(request: pytest.FixtureRequest) -> Iterator[Proof]:
     """The question of a proof, at the size of CI or, under `make prove`, at full size."""

@@ -1,13 +1,15 @@
 """Objects that are read at once are compared with their MD5, where the store's ETag is one.
 
 Ranges carry no checksum, so over plain HTTP this is what finds a bit that flipped on the way. ETags of objects that
-were uploaded in parts or are encrypted are no MD5; those of some stores never are, which shows when the same object
-arrives twice with the same bytes and both times does not match.
+were uploaded in parts or are encrypted are no MD5; those of some stores never are, which shows when an object arrives
+again and again with the same bytes, so often that chance does not explain it: two flips hit the same bit of one byte
+easily, of a megabyte hardly ever.
 """
 
 import base64
 import binascii
 import hashlib
+import math
 import re
 import threading
 
@@ -17,6 +19,8 @@ from forebay_protocol.errors import SourceInvalid
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _MOST_DOUBTED = 256
+_CHANCE = 2**30
+"""One in so many: what is less likely is no chance any more."""
 
 
 class EtagDigests:
@@ -25,8 +29,9 @@ class EtagDigests:
     def __init__(self) -> None:
         """Believed until the opposite shows."""
         self._lock = threading.Lock()
-        self._doubted: dict[tuple[str, str], str] = {}
+        self._doubted: dict[tuple[str, str], tuple[str, int]] = {}
         self._are_digests = True
+        self._have_matched = False
 
     def of(self, version: str, head: Head) -> Digest | None:
         """The digest that the head of an answer tells of a whole object, the cheaper one first; None without any."""
@@ -49,16 +54,23 @@ class EtagDigests:
         if not self._is_digest(version, head):
             return
         found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if found != version and not self._is_certain(key, version, found):
+        if found == version:
+            self._have_matched = True
+        elif not self._is_certain(key, version, found, len(data)):
             raise SourceInvalid("the bytes that arrived do not match the MD5 that the store gives for the object")
 
-    def _is_certain(self, key: str, version: str, found: str) -> bool:
-        """Whether these very bytes have come before: then it is the ETag that is something else."""
+    def _is_certain(self, key: str, version: str, found: str, length: int) -> bool:
+        """Whether these very bytes have come too often for chance: then it is the ETag that is something else.
+
+        Of this object alone where others have matched, else of all.
+        """
         with self._lock:
-            if self._doubted.get((key, version)) == found:
-                self._are_digests = False
-                return True
+            last, times = self._doubted.get((key, version), ("", 0))
+            times = times + 1 if last == found else 1
             if len(self._doubted) >= _MOST_DOUBTED:
                 self._doubted.clear()
-            self._doubted[key, version] = found
-            return False
+            self._doubted[key, version] = (found, times)
+            if (times - 1) * math.log2(8 * length) < math.log2(_CHANCE):
+                return False
+            self._are_digests = self._have_matched
+            return True

@@ -1,5 +1,6 @@
 """The parts that sources are made of: signatures, answers, retries, digests, pages, claims' folders."""
 
+import hashlib
 import os
 import socket
 import threading
@@ -246,17 +247,42 @@ def test_slow_is_what_few_requests_are() -> None:
 
 
 def test_an_etag_that_is_no_md5_is_seen_to_be_none() -> None:
-    """The same bytes twice, and twice no match: it is the tag that is something else; other bytes are still doubted."""
+    """The same bytes three times, and no match: it is the tag that is something else; other bytes are still doubted."""
     head, digests = _head(206, 3), EtagDigests()
-    with pytest.raises(SourceInvalid):
-        digests.check("a", "0" * 32, head, memoryview(b"abc"))
-    with pytest.raises(SourceInvalid):
-        digests.check("a", "0" * 32, head, memoryview(b"abd"))
-    digests.check("a", "0" * 32, head, memoryview(b"abd"))
-    digests.check("b", "0" * 32, head, memoryview(b"abc"))
+    large, other = memoryview(bytes(1 << 20)), memoryview(bytes(1 << 20) + b"x")
+    for data in (large, large, other, other):
+        with pytest.raises(SourceInvalid):
+            digests.check("a", "0" * 32, head, data)
+    digests.check("a", "0" * 32, head, other)
+    digests.check("b", "0" * 32, head, large)
     parts, encrypted = EtagDigests(), EtagDigests()
     parts.check("a", "0" * 32 + "-2", head, memoryview(b"abc"))
     encrypted.check("a", "0" * 32, _head(206, 3, x_amz_server_side_encryption="aws:kms"), memoryview(b"abc"))
+
+
+def _check_often(digests: EtagDigests, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(SourceInvalid):
+            digests.check("a", "0" * 32, _head(206, 1), memoryview(b"a"))
+
+
+def test_a_flip_that_comes_twice_is_no_proof_against_the_etag() -> None:
+    """One byte has eight bits to flip: it takes eleven of the same until it is believed."""
+    digests = EtagDigests()
+    _check_often(digests, 10)
+    digests.check("a", "0" * 32, _head(206, 1), memoryview(b"a"))
+
+
+def test_an_object_with_a_strange_etag_costs_the_others_nothing() -> None:
+    """Where an ETag has matched, one that never does is believed of its object alone."""
+    digests, data = EtagDigests(), memoryview(b"b")
+    digests.check("b", hashlib.md5(data, usedforsecurity=False).hexdigest(), _head(206, 1), data)
+    _check_often(digests, 10)
+    digests.check("a", "0" * 32, _head(206, 1), memoryview(b"a"))
+    digests.check("a", "0" * 32, _head(206, 1), memoryview(b"a"))
+
+    with pytest.raises(SourceInvalid):
+        digests.check("b", hashlib.md5(data, usedforsecurity=False).hexdigest(), _head(206, 1), memoryview(b"c"))
 
 
 _ENTRY = "<Contents><Key>{}</Key><Size>1</Size><ETag>&quot;e&quot;</ETag><LastModified>2026-01-02T03:04:05.678Z</LastModified></Contents>"  # noqa: E501
