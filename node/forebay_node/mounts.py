@@ -3,6 +3,8 @@
 import ctypes
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +94,39 @@ def mounted_at(target: Path, mounts: list[MountEntry]) -> list[MountEntry]:
     """What is mounted exactly there, the topmost last."""
     wanted = os.path.normpath(target)
     return [entry for entry in mounts if entry.target == wanted]
+
+
+_STATVFS = """
+import os, sys
+try:
+    seen = os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit(error.errno)
+print(seen.f_blocks * seen.f_frsize, seen.f_files)
+"""
+
+
+def statvfs_apart(path: Path, patience: float) -> tuple[int, int]:
+    """Bytes and files of the file system at ``path``, asked by another process; TimeoutError when it does not answer.
+
+    Whoever holds a connection to FUSE must not ask the mount itself: a thread that waits for a server that is gone
+    cannot be killed, its process then never ends, and so the connection never does.
+    """
+    asked = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _STATVFS, str(path)], stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    try:
+        answer, _ = asked.communicate(timeout=patience)
+    except subprocess.TimeoutExpired as error:
+        asked.kill()
+        assert asked.stdout is not None
+        asked.stdout.close()
+        # Not waited for: it may be in the kernel until the mount answers.
+        raise TimeoutError(f"{path} does not answer") from error
+    if asked.returncode != 0:
+        raise OSError(asked.returncode, os.strerror(asked.returncode), str(path))
+    total_bytes, files = answer.split()
+    return int(total_bytes), int(files)
 
 
 def set_readahead(device: str, kilobytes: int) -> bool:

@@ -7,19 +7,17 @@ server's process) is kept without secrets in a folder below the kubelet's.
 
 import json
 import logging
-import os
 import shutil
 import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from forebay_node.fuse.access import Access
-from forebay_node.mounts import FSTYPE, MountEntry, bind_read_only, current_mounts, detach, mounted_at
+from forebay_node.mounts import FSTYPE, MountEntry, bind_read_only, current_mounts, detach, mounted_at, statvfs_apart
 from forebay_node.paths import NodePaths
 from forebay_node.server_process import ProcessIdentity, ServerSpec
 from forebay_node.supervisor import Supervisor
@@ -119,7 +117,6 @@ class Volumes:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
         self._supervisors: dict[str, Supervisor] = {}
-        self._statfs = ThreadPoolExecutor(4, "statfs")
 
     @contextmanager
     def _alone(self, volume_id: str) -> Iterator[None]:
@@ -261,12 +258,11 @@ class Volumes:
         if supervisor is not None and supervisor.problem:
             return Usage(0, 0, supervisor.problem)
         try:
-            seen = self._statfs.submit(os.statvfs, path).result(timeout=_STATFS_PATIENCE)
+            return Usage(*statvfs_apart(path, _STATFS_PATIENCE))
         except TimeoutError as error:
             raise WorkerUnavailable(f"the mount at {path} does not answer") from error
         except OSError as error:
             return Usage(0, 0, f"the mount is dead ({error.strerror}); delete the pods on this node that use it")
-        return Usage(seen.f_blocks * seen.f_frsize, seen.f_files)
 
     def recover(self) -> None:
         """After a restart: take away the mounts whose server is gone, also from pods, and forget them."""

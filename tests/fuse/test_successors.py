@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay_node.mounts import detach
 from forebay_protocol.keys import CHUNK_SIZE
 from testkit.fuse_mount import MountedDataset, eventually
 from testkit.supervised import IMPATIENT, OLD_KERNEL, Supervised
@@ -178,3 +180,54 @@ def test_a_server_that_ends_again_and_again_is_reported(mount: Supervised) -> No
 
     assert (mount.dataset.target / "folder/gone").read_bytes() == b"gone"
     assert mount.is_live
+
+
+DEAF_HOLDER = """
+import os, sys, threading
+from pathlib import Path
+from forebay_node.connection import Connection
+from forebay_node.fuse import protocol
+from forebay_node.mounts import statvfs_apart
+
+def serve(channel):
+    while True:
+        request = protocol.parse_request(memoryview(os.read(channel, 1 << 20)))
+        if request.opcode == protocol.Opcode.INIT:
+            answer = protocol.init_reply(request.body, readahead=4096, max_pages=1)
+            os.writev(channel, (protocol.reply_header(request.unique, len(answer)), answer))
+        else:
+            print("asked", flush=True)
+
+target = Path(sys.argv[1])
+connection = Connection()
+connection.mount("forebay:deaf", target)
+for channel in connection.channels:
+    threading.Thread(target=serve, args=(channel,), daemon=True).start()
+try:
+    statvfs_apart(target, float(sys.argv[2]))
+except TimeoutError:
+    print("silence", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(3.0, b"asked\nsilence\n"), (60.0, b"asked\n")])
+def test_who_holds_a_mount_that_does_not_answer_can_end(tmp_path: Path, patience: float, expected: bytes) -> None:
+    """By itself or by a kill while it asks how large the mount is; the kernel then ends the mount."""
+    target = tmp_path / "mnt"
+    target.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", DEAF_HOLDER, str(target), str(patience)], stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )  # fmt: skip
+    assert holder.stdout is not None
+    with holder.stdout as output:
+        said = output.readline()
+        if patience > 10:
+            holder.kill()
+        said += output.read()
+    holder.wait(20)
+
+    assert said == expected
+    with pytest.raises(OSError, match="not connected"):
+        os.statvfs(target)
+    detach(target)

@@ -67,7 +67,7 @@ def test_readers_do_not_notice_that_the_server_is_killed(kubelet: Kubelet, proof
     kills: list[float] = []
     for number in range(proof.rounds):
         # A server that ends a few times in a row within a second of its start would be given a pause.
-        time.sleep(1.1 if number % 3 == 0 else chance.uniform(0.05, 0.5))
+        time.sleep(1.05 if number % 4 == 0 else chance.uniform(0.05, 0.5))
         killed = kubelet.server_pid
         kills.append(time.monotonic())
         os.kill(killed, signal.SIGKILL)
