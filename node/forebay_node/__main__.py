@@ -9,13 +9,14 @@ from pathlib import Path
 
 from forebay_node import logs
 from forebay_node.csi.serving import Plugin, probe
+from forebay_node.inline import InlineVolumes
 from forebay_node.paths import NodePaths
 from forebay_node.tier_folders import TierFolders
 from forebay_node.volumes import INDEX_PATIENCE, Volumes
 
 _GRACE = 10.0
 _COLLECT_SECONDS = 5.0
-"""Pause between looks for worker folders that nobody claims."""
+"""Pause between looks for worker folders that nobody claims, and mounts that no pod has."""
 
 _log = logging.getLogger("forebay_node")
 
@@ -52,21 +53,23 @@ def main() -> int:
     volumes = Volumes(paths, node=arguments.node_name, index_patience=arguments.index_patience)
     volumes.recover()
     tiers = TierFolders(tuple(arguments.tier_root), arguments.runtimes_dir, paths.pods)
-    plugin = Plugin(arguments.node_name, paths, volumes, tiers)
+    inline = InlineVolumes(paths, volumes)
+    plugin = Plugin(arguments.node_name, paths, volumes, inline, tiers)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     plugin.start()
     _log.info("serving %s", paths.socket)
-    threading.Thread(target=_collect, args=(tiers, ended), name="collect", daemon=True).start()
+    threading.Thread(target=_collect, args=(tiers, inline, ended), name="collect", daemon=True).start()
     ended.wait()
     plugin.stop(_GRACE)
     return 0
 
 
-def _collect(tiers: TierFolders, ended: threading.Event) -> None:
+def _collect(tiers: TierFolders, inline: InlineVolumes, ended: threading.Event) -> None:
     while not ended.wait(_COLLECT_SECONDS):
         tiers.collect()
+        inline.collect()
 
 
 if __name__ == "__main__":

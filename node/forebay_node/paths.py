@@ -40,6 +40,11 @@ class NodePaths:
         """One folder for each staged volume."""
         return self.plugin / "volumes"
 
+    @property
+    def inline(self) -> Path:
+        """Where datasets are mounted that pods name without a claim."""
+        return self.plugin / "inline"
+
     def state(self, volume_id: str) -> Path:
         """The folder of one volume; its name does not depend on what characters the id has."""
         return self.volumes / hashlib.blake2b(volume_id.encode(), digest_size=16).hexdigest()

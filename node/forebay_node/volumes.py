@@ -197,9 +197,23 @@ class Volumes:
         """Unmount the staging path, end the server and forget the volume."""
         with self._alone(volume_id):
             staging = self._paths.checked(staging_path)
-            self._take_down(volume_id, staging)
-            shutil.rmtree(self._paths.state(volume_id), ignore_errors=True)
-            _log.info("unstaged %s", volume_id)
+            self._unstage(volume_id, staging)
+
+    def unstage_unused(self, volume_id: str, staging_path: str) -> None:
+        """The same, and remove the folder, unless the volume is shown anywhere else."""
+        with self._alone(volume_id):
+            staging = self._paths.checked(staging_path)
+            mounts = current_mounts()
+            devices = {entry.device for entry in mounted_at(staging, mounts)}
+            if any(entry.device in devices and entry.target != str(staging) for entry in mounts):
+                return
+            self._unstage(volume_id, staging)
+            staging.rmdir()
+
+    def _unstage(self, volume_id: str, staging: Path) -> None:
+        self._take_down(volume_id, staging)
+        shutil.rmtree(self._paths.state(volume_id), ignore_errors=True)
+        _log.info("unstaged %s", volume_id)
 
     def publish(self, request: VolumeRequest, target_path: str) -> None:
         """Show the volume at a pod's path, read-only.

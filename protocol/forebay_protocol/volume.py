@@ -9,6 +9,10 @@ WORKER_SERVICE = "forebay.io/worker-service"
 """DNS name of the workers' headless Service, ``<name>.<namespace>.svc``; control port on every address."""
 
 
+DATASET = "forebay.io/dataset"
+"""Attribute of an inline volume of a pod: the name of a Dataset of the pod's namespace."""
+
+
 def worker_host(dataset: str, namespace: str) -> str:
     """That name: what a dataset's workers are reached by, and what their certificate is for."""
     return f"{dataset}-worker.{namespace}.svc"

@@ -10,6 +10,7 @@ from forebay import _version
 from forebay_node.csi import csi_pb2, registration_pb2
 from forebay_node.csi.calls import unary
 from forebay_node.csi.capabilities import check
+from forebay_node.inline import InlineVolumes, is_inline
 from forebay_node.tier_folders import TierFolders, is_tier
 from forebay_node.volumes import VolumeRequest, Volumes
 from forebay_protocol.volume import DRIVER_NAME
@@ -52,10 +53,11 @@ class IdentityService:
 class NodeService:
     """Volumes on this node."""
 
-    def __init__(self, node_name: str, volumes: Volumes, tiers: TierFolders) -> None:
+    def __init__(self, node_name: str, volumes: Volumes, inline: InlineVolumes, tiers: TierFolders) -> None:
         """``node_name`` is the CSI node id."""
         self._node_name = node_name
         self._volumes = volumes
+        self._inline = inline
         self._tiers = tiers
 
     def stage(self, request: csi_pb2.NodeStageVolumeRequest) -> csi_pb2.NodeStageVolumeResponse:
@@ -75,11 +77,14 @@ class NodeService:
         return csi_pb2.NodeUnstageVolumeResponse()
 
     def publish(self, request: csi_pb2.NodePublishVolumeRequest) -> csi_pb2.NodePublishVolumeResponse:
-        """Bind for one pod: a dataset, or a folder of the node for a cache worker."""
+        """Bind for one pod: a dataset, of a claim or of its own, or a folder of the node for a cache worker."""
         check([request.volume_capability] if request.HasField("volume_capability") else [])
         if is_tier(request.volume_context):
             with self._volumes.at(request.volume_id, request.target_path) as target:
                 self._tiers.publish(request.volume_context, target)
+            return csi_pb2.NodePublishVolumeResponse()
+        if is_inline(request.volume_context):
+            self._inline.publish(request.volume_context, request.secrets, request.target_path)
             return csi_pb2.NodePublishVolumeResponse()
         volume = VolumeRequest(
             volume_id=request.volume_id, staging_path=request.staging_target_path,

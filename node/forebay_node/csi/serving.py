@@ -8,6 +8,7 @@ import grpc
 from forebay_node.csi import csi_pb2
 from forebay_node.csi.controller import ControllerService
 from forebay_node.csi.service import IdentityService, NodeService, RegistrationService
+from forebay_node.inline import InlineVolumes
 from forebay_node.paths import NodePaths
 from forebay_node.tier_folders import TierFolders
 from forebay_node.volumes import Volumes
@@ -19,7 +20,9 @@ _THREADS = 64
 class Plugin:
     """The CSI socket and, once that answers, the registration socket."""
 
-    def __init__(self, node_name: str, paths: NodePaths, volumes: Volumes, tiers: TierFolders) -> None:
+    def __init__(
+        self, node_name: str, paths: NodePaths, volumes: Volumes, inline: InlineVolumes, tiers: TierFolders
+    ) -> None:
         """Nothing listens yet."""
         self._paths = paths
         self._csi = grpc.server(ThreadPoolExecutor(_THREADS, "csi"))
@@ -27,7 +30,7 @@ class Plugin:
             (
                 IdentityService().handler(),
                 ControllerService().handler(),
-                NodeService(node_name, volumes, tiers).handler(),
+                NodeService(node_name, volumes, inline, tiers).handler(),
             )
         )
         self._registration = grpc.server(ThreadPoolExecutor(2, "registration"))

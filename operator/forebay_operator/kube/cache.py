@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from forebay_operator.model import meta
 from forebay_operator.model.resource import Object
+from forebay_protocol.volume import DATASET
 
 Place = tuple[str, str]
 _REMEMBERED = 10_000
@@ -18,6 +19,13 @@ def claims_of(pod: Object) -> list[str]:
     """Names of the claims that a pod uses."""
     volumes = pod.get("spec", {}).get("volumes", ())
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")]
+
+
+def inline_datasets_of(pod: Object) -> list[str]:
+    """Names of the Datasets that a pod mounts without a claim."""
+    sources = [volume.get("csi") or {} for volume in pod.get("spec", {}).get("volumes", ())]
+    ours = [source.get("volumeAttributes") or {} for source in sources if source.get("driver") == meta.CSI_DRIVER]
+    return [attributes[DATASET] for attributes in ours if DATASET in attributes]
 
 
 def _is_worker(raw: Object) -> bool:
@@ -32,7 +40,9 @@ def _trimmed(kind: str, raw: Object) -> Object | None:
         # Other people's secrets are not kept; only that they change is.
         return {"metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")}}
     if kind == "Pod" and not _is_worker(raw):
-        volumes = [{"persistentVolumeClaim": {"claimName": name}} for name in claims_of(raw)]
+        volumes: list[Object] = [{"persistentVolumeClaim": {"claimName": name}} for name in claims_of(raw)]
+        named = [{DATASET: name} for name in inline_datasets_of(raw)]
+        volumes += [{"csi": {"driver": meta.CSI_DRIVER, "volumeAttributes": attributes}} for attributes in named]
         if not volumes:
             return None
         kept = {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")}
@@ -45,7 +55,8 @@ def _tags(kind: str, raw: Object) -> list[str]:
     """What an object can be found by, within its namespace."""
     if kind == "Pod":
         workers = [f"worker:{raw['metadata']['labels'][meta.LABEL_DATASET]}"] if _is_worker(raw) else []
-        return workers + [f"claim:{name}" for name in claims_of(raw)]
+        inline = [f"inline:{name}" for name in inline_datasets_of(raw)]
+        return workers + inline + [f"claim:{name}" for name in claims_of(raw)]
     if kind == "PersistentVolume":
         labels = raw["metadata"].get("labels") or {}
         return [f"dataset:{labels.get(meta.LABEL_DATASET_NAMESPACE)}/{labels.get(meta.LABEL_DATASET)}"]
@@ -116,9 +127,9 @@ class Cache:
         return list(self._objects[kind].values())
 
     def datasets_of(self, pod: Object) -> list[str]:
-        """Names of the Datasets whose claims a pod uses, as far as they are told from others."""
+        """Names of the Datasets that a pod uses, as far as their claims are told from others."""
         namespace = pod["metadata"]["namespace"]
-        found = []
+        found = inline_datasets_of(pod)
         for name in claims_of(pod):
             claim = self.get("PersistentVolumeClaim", namespace, name) or {"spec": {}}
             volume = self.get("PersistentVolume", "", claim["spec"].get("volumeName", "")) or {"metadata": {}}

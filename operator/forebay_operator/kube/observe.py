@@ -94,18 +94,19 @@ class Observer:
     def _pods(self, namespace: str, name: str) -> tuple[pods.WorkerPod, ...]:
         return tuple(pods.read(raw) for raw in self._cache.tagged("Pod", namespace, f"worker:{name}"))
 
-    def _claiming(self, namespace: str, name: str) -> list[Object]:
-        """The pods that use a claim of a Dataset: the one of its name, or one that a volume was made for."""
+    def _using(self, namespace: str, name: str) -> list[Object]:
+        """The pods that use a Dataset: by the claim of its name, by one that a volume was made for, or without any."""
         volumes = self._cache.tagged("PersistentVolume", "", f"dataset:{namespace}/{name}")
         claims = {name, *(volume["spec"]["claimRef"]["name"] for volume in volumes if volume["spec"].get("claimRef"))}
-        found = (self._cache.tagged("Pod", namespace, f"claim:{claim}") for claim in sorted(claims))
+        tags = [*(f"claim:{claim}" for claim in sorted(claims)), f"inline:{name}"]
+        found = [pod for tag in tags for pod in self._cache.tagged("Pod", namespace, tag)]
         # A pod that has several of them is one pod.
-        return list({pod["metadata"]["name"]: pod for pods_of_claim in found for pod in pods_of_claim}.values())
+        return list({pod["metadata"]["name"]: pod for pod in found}.values())
 
     def _users(self, namespace: str, name: str) -> list[Object]:
-        """The unfinished pods that use a Dataset's claims."""
-        using = self._claiming(namespace, name)
-        return [pod for pod in using if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        """The unfinished ones of them."""
+        found = self._using(namespace, name)
+        return [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
     def _reading_nodes(self, namespace: str, name: str) -> int:
         """How many nodes have pods that use a Dataset's claim."""
@@ -176,7 +177,7 @@ class Observer:
         await self._confirm(
             "PersistentVolume", self._cache.get("PersistentVolume", "", names.volume(seen.metadata.uid))
         )
-        for pod in self._claiming(namespace, name)[:_PODS_TO_CONFIRM]:
+        for pod in self._using(namespace, name)[:_PODS_TO_CONFIRM]:
             await self._confirm("Pod", pod)
 
     async def _confirm(self, kind: str, known: Object | None) -> None:

@@ -192,13 +192,18 @@ def test_pods_of_made_volumes_use_the_dataset() -> None:
     labels = {meta.LABEL_DATASET: "demo", meta.LABEL_DATASET_NAMESPACE: "ns", meta.LABEL_DATASET_UID: UID}
     cache.put("PersistentVolume", _volume("Bound", labels=labels))
     cache.put("PersistentVolumeClaim", claim(volumeName="pvc-1"))
-    pod = {
+    pod: dict[str, Any] = {
         "metadata": {"name": "p", "namespace": "ns", "uid": "p", "resourceVersion": "1"},
         "spec": {"nodeName": "n", "volumes": [{"persistentVolumeClaim": {"claimName": "mine"}}]},
         "status": {"phase": "Running"},
     }
     cache.put("Pod", pod)
 
+    source = {"driver": "csi.forebay.io", "volumeAttributes": {"forebay.io/dataset": "small"}}
+    other = {"name": "i", "namespace": "ns", "uid": "i", "resourceVersion": "1"}
+    cache.put("Pod", {**pod, "metadata": other, "spec": {"nodeName": "n", "volumes": [{"csi": source}]}})
+
     assert cache.datasets_of(pod) == ["demo"]
+    assert Observer(Client(None, lambda: True), cache)._reading_nodes("ns", "small") == 1
     assert Observer(Client(None, lambda: True), cache)._reading_nodes("ns", "demo") == 1
     assert Observer(Client(None, lambda: True), cache)._reading_nodes("ns", "other") == 0
