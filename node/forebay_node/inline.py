@@ -7,7 +7,9 @@ any more. The kubelet stages nothing for such volumes, and tells an id that is t
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
 from forebay_node.fuse.access import Access
@@ -21,6 +23,9 @@ from forebay_protocol.volume import DATASET
 
 EPHEMERAL = "csi.storage.k8s.io/ephemeral"
 """What the kubelet adds to the attributes of a volume that is part of a pod."""
+
+_PATIENCE = 60.0
+"""Seconds for which a pod waits for others that are shown the same Dataset; the kubelet gives a call two minutes."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +42,20 @@ class InlineVolumes:
         """Nothing is touched yet."""
         self._paths = paths
         self._volumes = volumes
+        self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+
+    @contextlib.contextmanager
+    def _turn(self, shared: str, patience: float) -> Iterator[None]:
+        """One after the other: of pods that start together, none is sent away to try again later."""
+        with self._guard:
+            lock = self._turns[shared]
+        if not lock.acquire(timeout=patience):
+            raise VolumeBusy("another pod waits for the same Dataset; try again")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def publish(self, context: Mapping[str, str], secrets: Mapping[str, str], target_path: str) -> None:
         """Show a pod the Dataset that it names; InvalidRequest unless that is of the pod's own namespace."""
@@ -55,12 +74,13 @@ class InlineVolumes:
             volume_id=shared, staging_path=str(self._paths.inline / shared), secrets=secrets,
             context=attributes(DatasetIdentity(uid=document.uid, namespace=namespace, name=name)),
         )  # fmt: skip
-        self._volumes.publish(request, target_path)
+        with self._turn(shared, _PATIENCE):
+            self._volumes.publish(request, target_path)
 
     def collect(self) -> None:
         """Take the mounts away that no pod has any more."""
         for path in sorted(self._paths.inline.glob("*")):
-            with contextlib.suppress(VolumeBusy):
+            with contextlib.suppress(VolumeBusy), self._turn(path.name, 0.0):
                 try:
                     self._volumes.unstage_unused(path.name, str(path))
                 except OSError as error:

@@ -75,9 +75,10 @@ def _relay(listener: socket.socket, port: int) -> None:
             threading.Thread(target=_pass_on, args=(listener.accept()[0], port)).start()
 
 
-@pytest.fixture
-def served_bucket(tmp_path: Path) -> Iterator[WorkerCluster]:
+@pytest.fixture(scope="module")
+def served_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerCluster]:
     """A worker with the index of a bucket on MinIO."""
+    tmp_path = tmp_path_factory.mktemp("served")
     (tmp_path / "minio").mkdir()
     with s3_servers.minio(tmp_path / "minio") as url:
         bucket = s3_servers.fresh_bucket(url)
@@ -88,9 +89,10 @@ def served_bucket(tmp_path: Path) -> Iterator[WorkerCluster]:
             yield made
 
 
-@pytest.fixture
-def plugin(served_bucket: WorkerCluster, tmp_path: Path) -> Iterator[tuple[NodePaths, int]]:
+@pytest.fixture(scope="module")
+def plugin(served_bucket: WorkerCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodePaths, int]]:
     """The plugin with a mount namespace of its own, in which the worker's Service has an address; its process id."""
+    tmp_path = tmp_path_factory.mktemp("plugin")
     # An address of the loopback network that nobody else takes at the same time.
     pid = os.getpid()
     address = f"127.{1 + pid // 62500 % 250}.{pid // 250 % 250}.{1 + pid % 250}"
@@ -103,7 +105,7 @@ def plugin(served_bucket: WorkerCluster, tmp_path: Path) -> Iterator[tuple[NodeP
         bind = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
         command = ["unshare", "--mount", "sh", "-c", bind, "sh", str(hosts)]
         command += [sys.executable, "-m", "forebay_node", "--node-name=node-a", f"--kubelet-dir={folder}"]
-        command.append("--index-patience=5")
+        command.append("--index-patience=2")
         with log.open("wb") as output:
             process = subprocess.Popen(command, stderr=output, env=environment)
         try:
