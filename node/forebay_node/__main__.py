@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import resource
 import signal
 import sys
 import threading
@@ -47,6 +48,9 @@ def main() -> int:
     """Run until SIGTERM or SIGINT. The mounts' processes are left alone: their pods may still read."""
     arguments = _arguments()
     logs.configure(arguments.log_level)
+    # Each mount costs some; container runtimes leave the soft limit at 1024 for the sake of select(2).
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     paths = NodePaths(arguments.kubelet_dir.absolute())
     if arguments.check:
         return 0 if probe(paths.socket, timeout=5.0) else 1

@@ -20,6 +20,9 @@ from forebay_node.fuse.__main__ import FAILED, KEYS, PREPARED
 from forebay_protocol.dataset import KEYS_FILE
 from forebay_protocol.errors import WorkerUnavailable
 
+SILENCE = 30.0
+"""Seconds after which a server that says nothing is taken to hang; it gives signs of life six times as often."""
+
 _RESUME_PATIENCE = 5.0
 """A server that resumes has its index; where that is lost, readers wait no longer for another."""
 
@@ -82,11 +85,12 @@ class ServerProcess:
             f"--source={spec.source}", f"--node={spec.node}", *(["--resume"] if resume else []),
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=channels, text=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=channels,
             start_new_session=True,
             # Its threads come and go with the readers; an arena for each would keep their memory.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "2"},
         )  # fmt: skip
+        self._heard = b""
         self.identity = ProcessIdentity.of(self._process.pid) or ProcessIdentity(self._process.pid, 0)
 
     def begin(self, mount: Callable[[], None] | None = None) -> None:
@@ -109,30 +113,48 @@ class ServerProcess:
     def _tell(self, text: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(text)
+            self._process.stdin.write(text.encode())
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise WorkerUnavailable("the mount's server ended before it could begin; its log says why") from error
 
     def _await_prepared(self) -> None:
-        assert self._process.stdout is not None
         # The server gives up by itself; the margin is for starting it on a busy node.
-        readable, _, _ = select.select([self._process.stdout], [], [], self._patience + 20.0)
-        line = self._process.stdout.readline().strip() if readable else ""
-        if line.startswith(FAILED):
+        line = self._next_line(self._patience + 20.0)
+        if line is not None and line.startswith(FAILED):
             raise WorkerUnavailable(line.removeprefix(FAILED))
         if line != PREPARED:
             raise WorkerUnavailable("the mount's server did not become ready; its log says why")
 
     def wait(self) -> int:
-        """Hear what it says until it ends; its exit code, a negative one for a signal."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(KEYS) and line.endswith("\n"):
-                self._spec.secrets[KEYS_FILE] = "\n".join(json.loads(line.removeprefix(KEYS)))
+        """Hear what it says until it ends; its exit code, a negative one for a signal.
+
+        One that has not been heard of for `SILENCE` hangs, and all its readers with it: it is made to end.
+        """
+        while self._next_line(SILENCE) is not None:
+            pass
+        self._process.kill()
         code = self._process.wait()
         self._close_pipes()
         return code
+
+    def _next_line(self, patience: float) -> str | None:
+        """What it says next, with keys put where the next server finds them; None at its end or when it is late."""
+        assert self._process.stdout is not None
+        output = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        while True:
+            while b"\n" not in self._heard:
+                piece = os.read(output, 65536) if poll.poll(1000 * patience) else b""
+                if not piece:
+                    return None
+                self._heard += piece
+            line, _, self._heard = self._heard.partition(b"\n")
+            said = line.decode()
+            if not said.startswith(KEYS):
+                return said
+            self._spec.secrets[KEYS_FILE] = "\n".join(json.loads(said.removeprefix(KEYS)))
 
     def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

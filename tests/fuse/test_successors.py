@@ -196,38 +196,42 @@ def serve(channel):
             answer = protocol.init_reply(request.body, readahead=4096, max_pages=1)
             os.writev(channel, (protocol.reply_header(request.unique, len(answer)), answer))
         else:
+            asked.set()
             print("asked", flush=True)
 
+asked = threading.Event()
 target = Path(sys.argv[1])
 connection = Connection()
 connection.mount("forebay:deaf", target)
 for channel in connection.channels:
     threading.Thread(target=serve, args=(channel,), daemon=True).start()
-try:
-    statvfs_apart(target, float(sys.argv[2]))
-except TimeoutError:
-    print("silence", flush=True)
+while not asked.is_set():
+    # On a busy machine the process that asks may take longer to start than it is given.
+    try:
+        statvfs_apart(target, float(sys.argv[2]))
+    except TimeoutError:
+        pass
+print("silence", flush=True)
 """
 
 
-@pytest.mark.parametrize(("patience", "expected"), [(3.0, b"asked\nsilence\n"), (60.0, b"asked\n")])
-def test_who_holds_a_mount_that_does_not_answer_can_end(tmp_path: Path, patience: float, expected: bytes) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_who_holds_a_mount_that_does_not_answer_can_end(tmp_path: Path, is_killed: bool) -> None:
     """By itself or by a kill while it asks how large the mount is; the kernel then ends the mount."""
     target = tmp_path / "mnt"
     target.mkdir()
     holder = subprocess.Popen(
-        [sys.executable, "-c", DEAF_HOLDER, str(target), str(patience)], stdout=subprocess.PIPE,
+        [sys.executable, "-c", DEAF_HOLDER, str(target), "60" if is_killed else "0.5"], stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
     assert holder.stdout is not None
     with holder.stdout as output:
-        said = output.readline()
-        if patience > 10:
+        assert output.readline() == b"asked\n"
+        if is_killed:
             holder.kill()
-        said += output.read()
+        assert is_killed or b"silence" in output.read()
     holder.wait(20)
 
-    assert said == expected
-    with pytest.raises(OSError, match="not connected"):
+    with pytest.raises(OSError, match=r"not connected|abort"):
         os.statvfs(target)
     detach(target)

@@ -1,8 +1,9 @@
 """Serve one mount: on a descriptor inherited from the node plugin, or on a folder, by itself.
 
 For the node plugin: the first line on standard input is a JSON object with the access Secret's texts;
-``prepared`` on standard output says that the index is there; a second line says that the mount exists now. Keys
-that are rotated while it is served are told on standard output, for the server that may follow this one.
+``prepared`` on standard output says that the index is there; a second line says that the mount exists now. Then
+standard output tells from time to time that this server lives, and the dataset's keys when they are rotated, for the
+server that may follow this one.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +34,11 @@ from forebay_protocol.volume import CONTROL_PORT
 PREPARED = "prepared"
 FAILED = "failed: "
 KEYS = "keys: "
-"""What is said on standard output to the node plugin; after two of them comes more: the reason, a JSON list of keys."""
+ALIVE = "alive"
+"""What is said on standard output to the node plugin; after two of them comes more: the reason, or a JSON list."""
+
+ALIVE_INTERVAL = 5.0
+"""Seconds between signs of life of a server that serves for the node plugin."""
 
 _log = logging.getLogger("forebay_node.fuse")
 
@@ -98,6 +105,14 @@ def _say_keys(trust: Trust) -> None:
         _say(KEYS + json.dumps([key.decode() for key in trust.keys]))
 
 
+def _say_alive() -> None:
+    # What holds all threads (or stops the process) holds this one, and the plugin takes notice.
+    with suppress(BrokenPipeError):
+        while True:
+            _say(ALIVE)
+            time.sleep(ALIVE_INTERVAL)
+
+
 def _serve_inherited(server: Server, arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     snapshots = server.prepare()
@@ -105,6 +120,7 @@ def _serve_inherited(server: Server, arguments: argparse.Namespace) -> None:
     if not sys.stdin.readline():
         _log.info("the node plugin gave the mount up before it existed")
         return
+    threading.Thread(target=_say_alive, name="alive", daemon=True).start()
     server.serve(arguments.channel, snapshots, arguments.source)
 
 
