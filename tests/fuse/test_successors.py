@@ -225,13 +225,17 @@ def test_who_holds_a_mount_that_does_not_answer_can_end(tmp_path: Path, is_kille
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
     assert holder.stdout is not None
-    with holder.stdout as output:
-        assert output.readline() == b"asked\n"
-        if is_killed:
-            holder.kill()
-        assert is_killed or b"silence" in output.read()
-    holder.wait(20)
+    try:
+        with holder.stdout as output:
+            assert output.readline() == b"asked\n"
+            if is_killed:
+                holder.kill()
+            assert is_killed or b"silence" in output.read()
+        holder.wait(20)
 
-    with pytest.raises(OSError, match=r"not connected|abort"):
-        os.statvfs(target)
-    detach(target)
+        with pytest.raises(OSError, match=r"not connected|abort"):
+            os.statvfs(target)
+    finally:
+        holder.kill()
+        holder.wait(20)
+        detach(target)
