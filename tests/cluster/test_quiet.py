@@ -32,7 +32,12 @@ def test_steady_state_is_quiet(workspace: Workspace, cluster: Cluster, seed: See
     wanted = [workspace.dataset(prefix=seeded.prefix), workspace.runtime(), workspace.dataload()]
     workspace.apply(*wanted)
     workspace.wait("dataload", "load", "Complete")
-    workspace.wait("dataset", "data")
+    total = workspace.wait("dataset", "data")["totalBytes"]
+    # The last news after a load: until then all may stand still between two looks at the workers.
+    eventually(
+        lambda: workspace.status("runtime", "data").get("heldBytes"), timeout=30,
+        what="the workers have told what they hold", until=total.__eq__,
+    )  # fmt: skip
     kinds = ("datasets", "runtimes", "dataloads", "statefulsets", "services", "secrets", "persistentvolumeclaims")
     before = eventually(
         lambda: (_settled(workspace, kinds), _settled(workspace, kinds)), timeout=60, interval=5,
