@@ -16,8 +16,9 @@ from forebay_node.csi import csi_pb2, registration_pb2
 from forebay_node.mounts import current_mounts, mounted_at
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
 from forebay_protocol.volume import DATASET_UID, DRIVER_NAME, WORKER_SERVICE
-from testkit.fuse_mount import DOCUMENT, UID, MountedDataset, eventually
+from testkit.fuse_mount import DOCUMENT, UID, MountedDataset
 from testkit.kubelet import READING, Kubelet
+from testkit.waiting import eventually
 
 SECRET = "not-to-be-seen"
 ACCESS = {
@@ -226,7 +227,7 @@ def test_a_dead_server_is_replaced(kubelet: Kubelet) -> None:
     for pod in ("pod-1", "pod-2"):
         kubelet.unpublish(kubelet.target(pod))
     kubelet.unstage()
-    eventually(lambda: not Path(f"/proc/{successor}").exists())
+    eventually(lambda: not Path(f"/proc/{successor}").exists(), timeout=15, what="the server ends")
 
 
 def test_the_plugin_restarts(kubelet: Kubelet) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from forebay_node.csi import csi_pb2
 from forebay_node.mounts import FSTYPE, parse_mountinfo
 from forebay_node.paths import NodePaths
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE
+from testkit.kubelet import publish_inline, unpublish
 from testkit.waiting import eventually
 from testkit.worker_processes import WorkerCluster
 
@@ -39,27 +39,12 @@ class Kubelet:
 
     def publish(self, pod: str, context: Mapping[str, str] = OURS, secrets: Mapping[str, str] | None = None) -> None:
         """NodePublishVolume."""
-        request = csi_pb2.NodePublishVolumeRequest(
-            volume_id=f"csi-{pod}", target_path=str(self._target(pod)), volume_context=context,
-            secrets=self.access if secrets is None else secrets,
-            volume_capability=csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "SINGLE_NODE_WRITER"}),
-        )  # fmt: skip
-        with grpc.insecure_channel(f"unix://{self.paths.socket}") as channel:
-            channel.unary_unary(
-                "/csi.v1.Node/NodePublishVolume",
-                request_serializer=csi_pb2.NodePublishVolumeRequest.SerializeToString,
-                response_deserializer=csi_pb2.NodePublishVolumeResponse.FromString,
-            )(request, timeout=60)
+        given = self.access if secrets is None else secrets
+        publish_inline(self.paths.socket, f"csi-{pod}", self._target(pod), context, given)
 
     def unpublish(self, pod: str) -> None:
         """NodeUnpublishVolume."""
-        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=f"csi-{pod}", target_path=str(self._target(pod)))
-        with grpc.insecure_channel(f"unix://{self.paths.socket}") as channel:
-            channel.unary_unary(
-                "/csi.v1.Node/NodeUnpublishVolume",
-                request_serializer=csi_pb2.NodeUnpublishVolumeRequest.SerializeToString,
-                response_deserializer=csi_pb2.NodeUnpublishVolumeResponse.FromString,
-            )(request, timeout=60)
+        unpublish(self.paths.socket, f"csi-{pod}", self._target(pod))
 
     def mounts(self) -> list[str]:
         """The mounts of datasets below the kubelet's folder."""

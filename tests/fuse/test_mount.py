@@ -17,7 +17,8 @@ from forebay_protocol import wire
 from forebay_protocol.errors import ObjectChanged
 from forebay_protocol.keys import CHUNK_SIZE
 from testkit.fuse_mount import AWKWARD_FILES as FILES
-from testkit.fuse_mount import MountedDataset, eventually
+from testkit.fuse_mount import MountedDataset
+from testkit.waiting import eventually
 
 LARGE = "model/a b.safetensors"
 
@@ -191,7 +192,7 @@ def test_a_new_generation_shows(dataset: MountedDataset) -> None:
     after |= {"model/tiny": (b"changed", "v2"), "model/new": (b"new", "v1"), LARGE: (b"short now", "v2")}
 
     dataset.publish(after)
-    eventually(lambda: path_of(dataset, "model/new").exists(), seconds=8)
+    eventually(lambda: path_of(dataset, "model/new").exists(), timeout=8, what="the new file shows")
 
     assert path_of(dataset, "model/tiny").read_bytes() == b"changed"
     assert path_of(dataset, LARGE).read_bytes() == b"short now"
@@ -235,7 +236,12 @@ def test_silent_workers_hang_nobody(tmp_path: Path) -> None:
         readers = [threading.Thread(target=read, args=(name,)) for name in files]
         for reader in readers:
             reader.start()
-        eventually(lambda: sum(len(worker.requests) for worker in mounted.workers) > 4)
+        eventually(
+            lambda: sum(len(worker.requests) for worker in mounted.workers) > 4,
+            timeout=15,
+            interval=0.02,
+            what="requests are under way",
+        )
         asked = time.monotonic()
         assert names_in(mounted.target) == sorted(files)
         assert not (mounted.target / "missing").exists()

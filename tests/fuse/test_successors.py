@@ -14,8 +14,9 @@ import pytest
 
 from forebay_node.mounts import detach
 from forebay_protocol.keys import CHUNK_SIZE
-from testkit.fuse_mount import MountedDataset, eventually
+from testkit.fuse_mount import MountedDataset
 from testkit.supervised import IMPATIENT, OLD_KERNEL, Supervised
+from testkit.waiting import eventually
 
 FILES = {
     "folder/large": os.urandom(3 * CHUNK_SIZE),
@@ -45,7 +46,12 @@ def test_an_open_file_keeps_its_version(mount: Supervised, dataset: MountedDatas
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
     mount.kill()
     dataset.publish({key: (data, "v2" if key == "folder/large" else "v1") for key, data in FILES.items()})
-    eventually(lambda: path.stat().st_ino != os.fstat(descriptor).st_ino, 20)
+    eventually(
+        lambda: path.stat().st_ino != os.fstat(descriptor).st_ino,
+        timeout=20,
+        interval=0.02,
+        what="the new version shows",
+    )
     mount.kill()
     for worker in dataset.workers:
         worker.requests.clear()
@@ -79,7 +85,12 @@ def test_what_changes_after_a_kill_shows(mount: Supervised, dataset: MountedData
     after = {key: data for key, data in FILES.items() if key != "folder/gone"} | {"folder/new": b"new"}
     dataset.publish({key: (data, "v1") for key, data in after.items()})
 
-    eventually(lambda: (folder / "new").exists() and not (folder / "gone").exists(), 20)
+    eventually(
+        lambda: (folder / "new").exists() and not (folder / "gone").exists(),
+        timeout=20,
+        interval=0.02,
+        what="the next generation shows",
+    )
 
 
 def test_a_change_that_the_kernel_was_not_told_of_is_told_by_the_successor(
@@ -97,8 +108,8 @@ def test_a_change_that_the_kernel_was_not_told_of_is_told_by_the_successor(
 
     mount.kill()
 
-    eventually(lambda: not (folder / "gone").exists())
-    eventually(lambda: not (kept / "index.before").exists())
+    eventually(lambda: not (folder / "gone").exists(), timeout=15, what="the deleted file is gone")
+    eventually(lambda: not (kept / "index.before").exists(), timeout=15, what="all changes are told")
 
 
 def test_a_folder_is_listed_to_its_end_over_a_kill(mount: Supervised) -> None:
@@ -134,7 +145,9 @@ def test_a_read_that_was_under_way(mount: Supervised, dataset: MountedDataset) -
         worker.faults.extend([hold] * 100)
     reader = threading.Thread(target=read)
     reader.start()
-    eventually(lambda: any(worker.requests for worker in dataset.workers))
+    eventually(
+        lambda: any(worker.requests for worker in dataset.workers), timeout=15, interval=0.02, what="a worker is asked"
+    )
     for worker in dataset.workers:
         worker.faults.clear()
     mount.kill()
@@ -162,7 +175,7 @@ def test_a_mount_that_gets_no_server_is_given_up(mount: Supervised) -> None:
         mount.ask()
         return not mount.is_live
 
-    eventually(is_given_up)
+    eventually(is_given_up, timeout=15, what="the mount is given up")
     assert "had no server for" in mount.problem
 
 
@@ -175,7 +188,7 @@ def test_a_server_that_ends_again_and_again_is_reported(mount: Supervised) -> No
         mount.ask()
         return "again and again" in mount.problem
 
-    eventually(is_reported)
+    eventually(is_reported, timeout=15, what="the crash loop is reported")
     mount.start_servers_with(sys.executable)
 
     assert (mount.dataset.target / "folder/gone").read_bytes() == b"gone"

@@ -16,10 +16,10 @@ import pytest
 from forebay_protocol.dataset import CREDENTIALS_FILE, DATASET_FILE, KEYS_FILE, Credentials, DatasetDocument
 from forebay_protocol.volume import DATASET_UID, WORKER_SERVICE
 from testkit.buckets import Bucket
-from testkit.fuse_mount import eventually
 from testkit.kubelet import Kubelet
 from testkit.proofs import Proof
 from testkit.steady_reader import SteadyReader
+from testkit.waiting import eventually
 from testkit.worker_processes import MIB, WorkerCluster
 
 CREDENTIALS = Credentials(access_key_id="id", secret_access_key="secret")
@@ -71,7 +71,7 @@ def test_readers_do_not_notice_that_the_server_is_killed(kubelet: Kubelet, proof
         killed = kubelet.server_pid
         kills.append(time.monotonic())
         os.kill(killed, signal.SIGKILL)
-        eventually(lambda: kubelet.server_pid != killed, 30)
+        eventually(lambda: kubelet.server_pid != killed, timeout=30, interval=0.02, what="another server serves")
 
     seen = [reader.end() for reader in readers]
 

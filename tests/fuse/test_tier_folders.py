@@ -11,12 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from forebay_node.csi import csi_pb2
 from forebay_node.mounts import current_mounts, mounted_at
 from forebay_node.paths import NodePaths
 from forebay_node.tier_folders import POD_NAME, POD_NAMESPACE
 from forebay_protocol.volume import RUNTIME_UID, RUNTIMES_FILE, TIER_FOLDERS, TIER_PATH, WORKER_UID
-from testkit.fuse_mount import eventually
+from testkit.kubelet import publish_inline, unpublish
+from testkit.waiting import eventually
 
 UID = "0b6c1c8e-7d0f-4a6e-9c55-2f1d8a3b4c5d"
 VOLUME = "csi-ephemeral"
@@ -39,31 +39,16 @@ class Kubelet:
                 [sys.executable, "-m", "forebay_node", "--node-name=node-a", *arguments],
                 stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
             )  # fmt: skip
-        eventually(self.paths.registration_socket.exists)
+        eventually(self.paths.registration_socket.exists, timeout=15, what="the plugin listens")
 
     def publish(self, path: str) -> None:
         """NodePublishVolume of an inline volume."""
         attributes = {TIER_PATH: path, RUNTIME_UID: UID, POD_NAMESPACE: "ml", POD_NAME: "data-worker-0"}
-        request = csi_pb2.NodePublishVolumeRequest(
-            volume_id=VOLUME, target_path=str(self.target), volume_context=attributes,
-            volume_capability=csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "SINGLE_NODE_WRITER"}),
-        )  # fmt: skip
-        with grpc.insecure_channel(f"unix://{self.paths.socket}") as channel:
-            channel.unary_unary(
-                "/csi.v1.Node/NodePublishVolume",
-                request_serializer=csi_pb2.NodePublishVolumeRequest.SerializeToString,
-                response_deserializer=csi_pb2.NodePublishVolumeResponse.FromString,
-            )(request, timeout=30)
+        publish_inline(self.paths.socket, VOLUME, self.target, attributes)
 
     def unpublish(self) -> None:
         """NodeUnpublishVolume."""
-        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=str(self.target))
-        with grpc.insecure_channel(f"unix://{self.paths.socket}") as channel:
-            channel.unary_unary(
-                "/csi.v1.Node/NodeUnpublishVolume",
-                request_serializer=csi_pb2.NodeUnpublishVolumeRequest.SerializeToString,
-                response_deserializer=csi_pb2.NodeUnpublishVolumeResponse.FromString,
-            )(request, timeout=30)
+        unpublish(self.paths.socket, VOLUME, self.target)
 
 
 @pytest.fixture
@@ -134,7 +119,7 @@ def test_folders_that_nobody_claims_go(kubelet: Kubelet) -> None:
     unused.mkdir(parents=True)
     (kubelet.lists / RUNTIMES_FILE).write_text(json.dumps({}))
 
-    eventually(lambda: not unused.parent.exists(), seconds=60)
+    eventually(lambda: not unused.parent.exists(), timeout=60, what="the unclaimed folder is gone")
     assert (kubelet.target / "chunks" / "file").read_text() == "cached"
     kubelet.unpublish()
-    eventually(lambda: not kubelet.worker.exists(), seconds=60)
+    eventually(lambda: not kubelet.worker.exists(), timeout=60, what="the worker's folder is gone")

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +15,7 @@ from forebay_node.mounts import current_mounts, detach, mounted_at
 from forebay_protocol.dataset import DatasetDocument, MountSpec
 from forebay_protocol.ring import Ring
 from testkit.fake_worker import FakeWorker
+from testkit.waiting import eventually
 
 UID = "uid"
 MOUNT = MountSpec(name="m", source="s3://bucket/data", path="/")
@@ -39,14 +39,6 @@ AWKWARD_FILES = {
     **{f"many/{number:04}": b"%d" % number * 50 for number in range(1500)},
 }
 """Keys as object stores allow them."""
-
-
-def eventually(what: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Wait until it is so; AssertionError when that takes too long."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not become so in time"
-        time.sleep(0.02)
 
 
 def snapshot_of(files: dict[str, tuple[bytes, str]], generation: int, path: Path) -> bytes:
@@ -101,7 +93,7 @@ class MountedDataset:
         command = [sys.executable, "-m", "forebay_node.fuse", f"--mount={self.target}", *documents, *seeds, *arguments]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
-        eventually(lambda: self.is_mounted() or self.died())
+        eventually(lambda: self.is_mounted() or self.died(), timeout=15, interval=0.02, what="the mount is there")
         assert self.is_mounted(), self.log()
         return self
 

@@ -16,12 +16,43 @@ from forebay_node.csi import csi_pb2
 from forebay_node.mounts import current_mounts
 from forebay_node.paths import NodePaths
 from forebay_protocol.volume import DRIVER_NAME
-from testkit.fuse_mount import eventually
+from testkit.waiting import eventually
 
 Out = TypeVar("Out", bound=Message)
 
 VOLUME = "forebay-uid"
 READING = csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "MULTI_NODE_READER_ONLY"})
+
+
+WRITING = csi_pb2.VolumeCapability(mount={}, access_mode={"mode": "SINGLE_NODE_WRITER"})
+"""What the kubelet says of every inline volume."""
+
+
+def call(socket: Path, method: str, request: Message, answer: type[Out]) -> Out:
+    """One unary call at a plugin's socket."""
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        unary = channel.unary_unary(
+            method, request_serializer=lambda one: one.SerializeToString(), response_deserializer=answer.FromString
+        )
+        result: Out = unary(request, timeout=60)
+        return result
+
+
+def publish_inline(
+    socket: Path, volume: str, target: Path, context: Mapping[str, str], secrets: Mapping[str, str] | None = None
+) -> None:
+    """NodePublishVolume of a volume that is part of a pod."""
+    request = csi_pb2.NodePublishVolumeRequest(
+        volume_id=volume, target_path=str(target), volume_context=context, secrets=secrets or {},
+        volume_capability=WRITING,
+    )  # fmt: skip
+    call(socket, "/csi.v1.Node/NodePublishVolume", request, csi_pb2.NodePublishVolumeResponse)
+
+
+def unpublish(socket: Path, volume: str, target: Path) -> None:
+    """NodeUnpublishVolume."""
+    request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=volume, target_path=str(target))
+    call(socket, "/csi.v1.Node/NodeUnpublishVolume", request, csi_pb2.NodeUnpublishVolumeResponse)
 
 
 class Kubelet:
@@ -47,7 +78,7 @@ class Kubelet:
         command.append("--index-patience=2")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
-        eventually(self.paths.registration_socket.exists)
+        eventually(self.paths.registration_socket.exists, timeout=15, what="the plugin listens")
 
     def end(self) -> None:
         """The plugin is told to end, and ends well."""
@@ -65,12 +96,7 @@ class Kubelet:
 
     def call(self, method: str, request: Message, answer: type[Out], socket: Path | None = None) -> Out:
         """One unary call."""
-        with grpc.insecure_channel(f"unix://{socket or self.paths.socket}") as channel:
-            unary = channel.unary_unary(
-                method, request_serializer=lambda one: one.SerializeToString(), response_deserializer=answer.FromString
-            )
-            result: Out = unary(request, timeout=60)
-            return result
+        return call(socket or self.paths.socket, method, request, answer)
 
     @property
     def server_pid(self) -> int:
@@ -102,8 +128,7 @@ class Kubelet:
 
     def unpublish(self, target: Path) -> None:
         """NodeUnpublishVolume."""
-        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=VOLUME, target_path=str(target))
-        self.call("/csi.v1.Node/NodeUnpublishVolume", request, csi_pb2.NodeUnpublishVolumeResponse)
+        unpublish(self.paths.socket, VOLUME, target)
 
     def stats(self, path: Path) -> csi_pb2.NodeGetVolumeStatsResponse:
         """NodeGetVolumeStats."""

@@ -19,7 +19,8 @@ from forebay_node.mounts import detach
 from forebay_node.server_process import ProcessIdentity, ServerSpec
 from forebay_node.supervisor import Supervisor
 from forebay_protocol.dataset import DATASET_FILE, KEYS_FILE
-from testkit.fuse_mount import DOCUMENT, MountedDataset, eventually
+from testkit.fuse_mount import DOCUMENT, MountedDataset
+from testkit.waiting import eventually
 
 OLD_KERNEL = "old-kernel"
 """The kernel does not know how to send requests again."""
@@ -50,7 +51,7 @@ class Supervised:
         )  # fmt: skip
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        eventually(lambda: bool(self.pids))
+        eventually(lambda: self.pids, timeout=15, interval=0.02, what="a server runs")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -67,7 +68,7 @@ class Supervised:
         number = len(self.pids)
         os.kill(self.pids[-1], signal.SIGKILL)
         if wait:
-            eventually(lambda: len(self.pids) > number)
+            eventually(lambda: len(self.pids) > number, timeout=15, interval=0.02, what="another server runs")
 
     def ask(self) -> None:
         """Have ``problem`` and ``is_live`` told anew."""
